@@ -1,0 +1,175 @@
+"""The only place that wires objects together; each resource is closed where it is opened."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.config import Upstream as UpstreamSettings
+from gateway.core import prices
+from gateway.metrics import Metrics
+from gateway.proxy import Proxy
+from gateway.recorder import Caller, Recorder
+from gateway.store.store import Store
+from gateway.tokenizer import Tokenizer
+from gateway.upstream.client import Address, HttpUpstream
+from gateway.upstream.echo import EchoUpstream
+from gateway.upstream.pool import Pool
+from gateway.upstream.wire import Upstream
+from gateway.web.keys import Keys
+from gateway.web.middleware import errors_as_json, leave_out_own_headers
+from gateway.web.relay import RelayHandlers
+from gateway.web.routes import register, table
+from gateway.web.spans import SpanHandlers
+from gateway.web.status import StatusHandlers
+
+_MB = 1024 * 1024
+# Spans that wait for a store which is not keeping up.
+_QUEUE_BYTES = 64 * _MB
+_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalKey:
+    """The key of a gateway whose configuration names none, and whether it was minted just now."""
+
+    key: str
+    file: Path
+    is_new: bool
+
+
+def local_key(settings: Settings) -> LocalKey | None:
+    """Reads the key beside the database, or mints it (file mode 0600); None where the configuration has keys."""
+    if settings.keys:
+        return None
+    file = settings.store.path.with_name(settings.store.path.name + ".key")
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return LocalKey(file.read_text("utf-8").strip(), file, is_new=False)
+    key = f"gw-{secrets.token_urlsafe(24)}"
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(f"{key}\n")
+    return LocalKey(key, file, is_new=True)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterator[web.Application]:
+    """The application with everything it needs open; closed in the opposite order, spans committed.
+
+    Raises StoreError.
+    """
+    clock = clock or Clock()
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        store = Store(
+            settings.store.path,
+            synchronous=settings.store.synchronous,
+            queue_bytes=_QUEUE_BYTES,
+            on_waiting=metrics.waiting_bytes.set,
+        )
+        stack.push_async_callback(store.close)
+        tokenizer = Tokenizer()
+        stack.push_async_callback(tokenizer.close)
+        recorder = Recorder(
+            store,
+            tokenizer,
+            _price_list(settings),
+            clock,
+            metrics,
+            max_content_bytes=_bytes(settings.store.max_content_mb),
+        )
+        stack.push_async_callback(recorder.close)
+        pool = Pool([_upstream(upstream, clock) for upstream in settings.upstreams], clock)
+        stack.push_async_callback(pool.close)
+        proxy = Proxy(
+            pool,
+            recorder,
+            clock,
+            metrics,
+            commit_wait_s=settings.store.commit_wait_ms / 1000,
+            max_body_bytes=_bytes(settings.server.max_body_mb),
+            max_content_bytes=_bytes(settings.store.max_content_mb),
+        )
+        # The price table takes a quarter second to load: not before the first call can be taken.
+        loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
+        stack.push_async_callback(asyncio.wait, [loading])
+
+        app = web.Application(middlewares=[errors_as_json], client_max_size=_bytes(settings.server.max_body_mb))
+        app.on_response_prepare.append(leave_out_own_headers)
+        routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
+        register(app, routes, Keys(_callers(settings)))
+        yield app
+
+
+@asynccontextmanager
+async def served(settings: Settings, app: web.Application, *, shared_port: bool = False) -> AsyncIterator[str]:
+    """Serves an application and gives its URL; at the end, running calls may finish (`drain_s`).
+
+    Bodies come as they were sent, still compressed; a handler is cancelled when its client hangs up. Raises OSError
+    where the address cannot be had.
+    """
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=settings.server.drain_s,
+        max_line_size=_HEADER_BYTES,
+        max_field_size=_HEADER_BYTES,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.server.host, settings.server.port, reuse_port=shared_port or None)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def _callers(settings: Settings) -> list[tuple[str, Caller]]:
+    local = local_key(settings)
+    if local is not None:
+        return [(local.key, Caller("local", "default", "prod"))]
+    return [
+        (key.key.get_secret_value(), Caller(key.name, key.organization_id, key.environment)) for key in settings.keys
+    ]
+
+
+def _price_list(settings: Settings) -> prices.PriceList:
+    return prices.PriceList(
+        {
+            name: prices.Price(price.prompt, price.completion, price.cached_prompt, price.cache_creation)
+            for name, price in settings.prices.items()
+        }
+    )
+
+
+def _upstream(settings: UpstreamSettings, clock: Clock) -> Upstream:
+    if settings.kind == "echo":
+        return EchoUpstream(settings.name, settings.models, clock)
+    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+    if settings.api_key is not None:
+        headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}", **headers}
+    address = Address(
+        base_url=settings.base_url or "",
+        own_headers=headers,
+        timeout_s=settings.timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+        proxy=settings.proxy,
+        ca_file=settings.ca_file,
+    )
+    return HttpUpstream(settings.name, settings.models, address, inject_usage=settings.inject_usage)
+
+
+def _bytes(megabytes: float) -> int:
+    return int(megabytes * _MB)

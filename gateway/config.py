@@ -1,0 +1,314 @@
+"""config.toml → settings. Every mistake is found in one go, each with its key and what is allowed."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from gateway.core import secrets
+from gateway.errors import ConfigError
+
+MASK = "********"
+DEFAULT_FILE = Path("config.toml")
+
+# What OpenAI serves, by name. Not every model: `echo` and other upstreams have names of their own.
+_OPENAI_MODELS = (
+    "gpt-*", "chatgpt-*", "o[0-9]*", "codex-*", "computer-use-*", "text-*", "omni-*", "dall-e-*", "sora-*", "tts-*",
+    "whisper-*", "babbage-*", "davinci-*", "ft:*",
+)  # fmt: skip
+
+
+def _resolved(value: object, info: ValidationInfo) -> object:
+    """`env:NAME` reads the environment."""
+    if isinstance(value, str) and value.startswith("env:"):
+        name = value.removeprefix("env:")
+        found = (info.context or {}).get("env", {}).get(name, "")
+        if not found:
+            raise ValueError(f"the environment variable {name} is not set")
+        return found
+    return value
+
+
+def _plain_number(value: object) -> object:
+    # The file's numbers are read as Decimal, so that prices are exact.
+    if isinstance(value, (bool, str)):
+        raise ValueError("must be a number")
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _exact_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise ValueError("must be a number")
+    return value
+
+
+Text = Annotated[str, Field(strict=True, min_length=1)]
+Secret = Annotated[SecretStr, BeforeValidator(_resolved), Field(min_length=1)]
+Seconds = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
+Usd = Annotated[Decimal, BeforeValidator(_exact_number), Field(ge=0, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Section):
+    host: Text = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[Whole, Field(ge=1, le=256)] = 1
+    max_body_mb: Number = 32
+    drain_s: Annotated[float, BeforeValidator(_plain_number), Field(ge=0, allow_inf_nan=False)] = 30
+
+
+class Store(Section):
+    path: Annotated[Path, Field(validate_default=True)] = Path("gateway.db")
+    commit_wait_ms: Annotated[float, BeforeValidator(_plain_number), Field(ge=0, allow_inf_nan=False)] = 250
+    synchronous: Literal["normal", "full"] = "normal"
+    max_content_mb: Number = 8
+
+
+class Key(Section):
+    name: Text
+    key: Secret
+    organization_id: Text = "default"
+    environment: Literal["prod", "test"] = "prod"
+
+
+class Upstream(Section):
+    name: Annotated[Text, Field(pattern=r"^[^/\s]+$")]
+    kind: Literal["openai", "echo"] = "openai"
+    base_url: Annotated[Text, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    api_key: Secret | None = None
+    models: tuple[Text, ...] | None = None
+    timeout_s: Seconds = 600
+    idle_timeout_s: Seconds = 120
+    connect_timeout_s: Seconds = 5
+    inject_usage: Annotated[bool, Field(strict=True)] = True
+    headers: dict[str, Secret] = {}
+    proxy: Annotated[Text, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    ca_file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _echo_serves_echo(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("kind") == "echo" and "models" not in value:
+            return {**value, "models": ["echo"]}
+        return value
+
+    @model_validator(mode="after")
+    def _has_address(self) -> "Upstream":
+        if self.kind == "openai" and self.base_url is None:
+            raise ValueError("base_url is required: where the upstream's API is, like https://api.openai.com/v1")
+        if self.ca_file is not None and not self.ca_file.is_file():
+            raise ValueError(f"ca_file: there is no file {self.ca_file}")
+        bad = [name for name in self.headers if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)]
+        bad += [name for name, value in self.headers.items() if re.search(r"[\r\n\0]", value.get_secret_value())]
+        if bad:
+            raise ValueError(f"headers: {', '.join(bad)} cannot be sent as a header")
+        return self
+
+
+class Price(Section):
+    prompt: Usd
+    completion: Usd
+    cached_prompt: Usd | None = None
+    cache_creation: Usd | None = None
+
+
+class Settings(Section):
+    server: Server = Server()
+    store: Store = Store()
+    keys: tuple[Key, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
+    prices: dict[str, Price] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Settings":
+        twice = [
+            *(f"keys: the name {name!r} is used twice" for name in _repeated(key.name for key in self.keys)),
+            *(
+                f"keys: {' and '.join(names)} have the same key"
+                for names in _sharing((key.name, key.key.get_secret_value()) for key in self.keys)
+            ),
+            *(f"upstreams: the name {name!r} is used twice" for name in _repeated(one.name for one in self.upstreams)),
+        ]
+        if twice:
+            raise ValueError("\n".join(twice))
+        return self
+
+
+def load(path: Path | None, env: Mapping[str, str] | None = None) -> Settings:
+    """Settings from a file; without one from `./config.toml` if it is there, else the built-in defaults.
+
+    Raises ConfigError with every mistake.
+    """
+    env = os.environ if env is None else env
+    if path is None:
+        if not DEFAULT_FILE.is_file():
+            return parse("", str(DEFAULT_FILE), env)
+        path = DEFAULT_FILE
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+    return parse(text, str(path), env)
+
+
+def parse(text: str, file: str, env: Mapping[str, str]) -> Settings:
+    """Settings from a file's text; `file` is how mistakes name it. Raises ConfigError."""
+    try:
+        raw = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{file}: not valid TOML: {error}"]) from error
+    raw.setdefault("upstreams", _default_upstreams(env))
+    try:
+        return Settings.model_validate(raw, context={"env": env})
+    except ValidationError as error:
+        raise ConfigError(_mistakes(error, file, raw)) from None
+
+
+def with_server(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    """The settings with some of `[server]` replaced by the command line. Raises ConfigError."""
+    try:
+        server = Server.model_validate({**settings.server.model_dump(), **flags})
+    except ValidationError as error:
+        raise ConfigError([mistake.replace("=: ", "--", 1) for mistake in _mistakes(error, "=", {})]) from None
+    return settings.model_copy(update={"server": server})
+
+
+def resolved(settings: Settings) -> str:
+    """The settings as TOML-like text with every secret masked."""
+    lines: list[str] = []
+    for section in ("server", "store"):
+        lines += ["", f"[{section}]", *_lines(getattr(settings, section))]
+    for section in ("keys", "upstreams"):
+        for item in getattr(settings, section):
+            lines += ["", f"[[{section}]]", *_lines(item)]
+    for name, price in settings.prices.items():
+        lines += ["", f'[prices."{name}"]', *_lines(price)]
+    return "\n".join(lines[1:])
+
+
+def _lines(section: Section) -> list[str]:
+    return [
+        f"{name} = {_shown(value)}"
+        for name in type(section).model_fields
+        if (value := getattr(section, name)) is not None
+    ]
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case SecretStr():
+            return f'"{MASK}"'
+        case bool():
+            return str(value).lower()
+        case str() | Path():
+            return f'"{_without_password(str(value))}"'
+        case tuple():
+            return "[" + ", ".join(_shown(item) for item in value) + "]"
+        case dict():
+            return (
+                "{ "
+                + ", ".join(
+                    f'"{name}" = {_shown(item if secrets.is_secret(name) else item.get_secret_value())}'
+                    for name, item in value.items()
+                )
+                + " }"
+            )
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(https?://)[^/@\s]+@", rf"\1{MASK}@", text)
+
+
+def _default_upstreams(env: Mapping[str, str]) -> list[dict[str, Any]]:
+    echo = {"name": "echo", "kind": "echo"}
+    if not env.get("OPENAI_API_KEY"):
+        return [echo]
+    openai = {
+        "name": "openai",
+        "base_url": "https://api.openai.com/v1",
+        "api_key": "env:OPENAI_API_KEY",
+        "models": list(_OPENAI_MODELS),
+    }
+    return [openai, echo]
+
+
+def _mistakes(error: ValidationError, file: str, raw: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = _place(item["loc"], raw)
+        kind, context = str(item["type"]), item.get("ctx", {})
+        if kind == "extra_forbidden":
+            text = f"unknown key{_nearest(item['loc'])}"
+        elif kind == "missing":
+            text = "is required"
+        elif kind == "value_error":
+            text = str(context["error"])
+        else:
+            text = str(item["msg"]).removeprefix("Input ").replace("should", "must").replace("dictionary", "table")
+        found += [": ".join(part for part in (file, place, line) if part) for line in text.split("\n")]
+    return found
+
+
+def _place(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
+    """Where a mistake is, as the file writes it: `upstreams[0] ("openai").timeout_s`."""
+    place = ""
+    at: Any = raw
+    for part in loc:
+        at = (
+            at[part]
+            if isinstance(at, list) and isinstance(part, int) and part < len(at)
+            else (at.get(part) if isinstance(at, dict) else None)
+        )
+        if isinstance(part, int):
+            name = at.get("name") if isinstance(at, dict) else None
+            place += f"[{part}]" + (f' ("{name}")' if isinstance(name, str) else "")
+        else:
+            place += f'."{part}"' if not part.replace("_", "").isalnum() else f".{part}"
+    return place.removeprefix(".")
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "server": Server, "store": Store, "keys": Key, "upstreams": Upstream, "prices": Price,
+}  # fmt: skip
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    section = Settings if len(loc) == 1 else _SECTIONS[str(loc[0])]
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0)
+    return f"; did you mean {close[0]}? Known here: {', '.join(known)}" if close else ""
+
+
+def _repeated(names: Any) -> list[str]:
+    listed = list(names)
+    return sorted({name for name in listed if listed.count(name) > 1})
+
+
+def _sharing(items: Any) -> list[list[str]]:
+    by_value: dict[str, list[str]] = {}
+    for name, value in items:
+        by_value.setdefault(value, []).append(name)
+    return [names for names in by_value.values() if len(names) > 1]

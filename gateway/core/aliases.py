@@ -1,0 +1,100 @@
+"""From what callers send to one flat dict under public names.
+
+Precedence: respan_params (keywordsai_params under them), then the base64 header, then the top level. Inside one
+layer the public name wins over its aliases, whatever the order of the keys. A null counts as not sent.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.jsontext import parse_or_none
+
+# alias → public name; the first alias of a name wins over the later ones
+ALIASES = {
+    "id": "unique_id",
+    "generation_time": "latency",
+    "ttft": "time_to_first_token",
+    "keywordsai_api_controls": "respan_api_controls",
+}
+NESTED = ("respan_params", "keywordsai_params")
+PARAMS_HEADERS = ("X-Data-Respan-Params", "X-Data-Keywordsai-Params")
+
+# These come from the key and the gateway; a body never sets them.
+_OURS = frozenset({"organization_id", "organization_key_id", "organization_key_name", "environment", "message"})
+
+
+def merge(raw: Mapping[str, Any], header_params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that one request says about its span, under public names. `raw` is not changed."""
+    top = _layer({name: value for name, value in raw.items() if name not in NESTED})
+    header = _layer(header_params or {})
+    nested = _layer(nested_params(raw))
+    merged = {**top, **header, **nested}
+    # For variables alone the top level wins, name by name.
+    variables = [layer["variables"] for layer in (header, nested, top) if "variables" in layer]
+    if len(variables) > 1:
+        merged["variables"] = _merged_objects(variables)
+    return merged
+
+
+def nested_params(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """respan_params over keywordsai_params, name by name; each an object or a JSON string of one, else ignored."""
+    preferred, legacy = (_as_object(raw.get(name)) or {} for name in NESTED)
+    return {**legacy, **{name: value for name, value in preferred.items() if value is not None}}
+
+
+def header_params(headers: Mapping[str, str]) -> dict[str, Any]:
+    """The params that came as base64 JSON in a header; what cannot be read counts as not sent."""
+    found: dict[str, Any] = {}
+    for name in reversed(PARAMS_HEADERS):
+        text = headers.get(name)
+        if text:
+            try:
+                decoded = base64.b64decode(text.strip() + "==", altchars=b"-_" if set("-_") & set(text) else None)
+            except (binascii.Error, ValueError):
+                continue
+            value = parse_or_none(decoded)
+            if isinstance(value, dict):
+                found.update({key: item for key, item in value.items() if item is not None})
+    return found
+
+
+def _layer(fields: Mapping[str, Any]) -> dict[str, Any]:
+    layer = {
+        name: value
+        for name, value in fields.items()
+        if value is not None and name not in _OURS and name not in ALIASES and name not in NESTED
+    }
+    for alias, name in ALIASES.items():
+        if fields.get(alias) is not None:
+            layer.setdefault(name, fields[alias])
+    if customer := _as_object(layer.get("customer_params")):
+        for name, promoted in (
+            ("customer_identifier", "customer_identifier"),
+            ("email", "customer_email"),
+            ("name", "customer_name"),
+        ):
+            if customer.get(name) is not None:
+                layer[promoted] = customer[name]
+    if prompt := _as_object(layer.get("prompt")):
+        for name in ("prompt_id", "prompt_name"):
+            if prompt.get(name) is not None:
+                layer.setdefault(name, prompt[name])
+    return layer
+
+
+def _as_object(value: object) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        value = parse_or_none(value)
+    return value if isinstance(value, dict) else None
+
+
+def _merged_objects(values: list[Any]) -> Any:
+    merged: dict[str, Any] = {}
+    for value in values:
+        item = _as_object(value)
+        if item is None:
+            return value
+        merged.update(item)
+    return merged

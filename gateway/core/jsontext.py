@@ -1,0 +1,92 @@
+"""JSON in and out, for text that comes from anywhere."""
+
+import json
+import math
+from typing import Any
+
+from gateway.errors import MalformedBody
+
+# NaN and Infinity are no JSON, but Python programs send them. As strings they keep their text in free-form
+# fields, and a typed field turns them down by name.
+_decoder = json.JSONDecoder(parse_constant=str)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ascii_encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def decode_text(body: bytes) -> tuple[str, str]:
+    """The text of a JSON body and the name of its encoding (UTF-8, 16 or 32, told apart as RFC 4627 section 3 does).
+
+    Raises MalformedBody.
+    """
+    encoding = json.detect_encoding(body)
+    try:
+        return body.decode(encoding, "surrogatepass"), encoding
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"The body is not valid {encoding.upper()} text (byte {error.start}).") from None
+
+
+def parse(body: bytes | str) -> Any:
+    """Any JSON value. Raises MalformedBody."""
+    text = body if isinstance(body, str) else decode_text(body)[0]
+    try:
+        return _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise MalformedBody(
+            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from None
+    except ValueError:
+        raise MalformedBody("The body holds a number with too many digits.") from None
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply.") from None
+
+
+def parse_object(body: bytes | str) -> dict[str, Any]:
+    """A JSON object. Raises MalformedBody."""
+    value = parse(body)
+    if not isinstance(value, dict):
+        raise MalformedBody("The body must be a JSON object.")
+    return value
+
+
+def parse_or_none(body: bytes | str) -> Any:
+    """Any JSON value, or None where there is none."""
+    try:
+        return parse(body)
+    except MalformedBody:
+        return None
+
+
+def dump(value: Any) -> str:
+    """Compact JSON that every reader and SQLite can take.
+
+    Numbers beyond a double become their text, lone surrogates their escapes. Raises MalformedBody for a value
+    nested too deeply.
+    """
+    try:
+        try:
+            text = _encoder.encode(value)
+        except ValueError:
+            value = _with_finite_numbers(value)
+            text = _encoder.encode(value)
+        return text if is_unicode(text) else _ascii_encoder.encode(value)
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply.") from None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8, that is, holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _with_finite_numbers(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: _with_finite_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_finite_numbers(item) for item in value]
+    return value

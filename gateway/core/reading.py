@@ -1,0 +1,83 @@
+"""What a reader of the API gets of a stored span: the shape of Respan's `retrieve span`."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.core import content
+from gateway.core.jsontext import dump, parse_or_none
+
+# Columns of the view `spans` by how they are stored.
+JSON_COLUMNS = (
+    "warnings",
+    "usage",
+    "customer_params",
+    "metadata",
+    "properties",
+    "input",
+    "output",
+    "tool_calls",
+    "full_request",
+    "full_response",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "stop",
+    "variables",
+    "extras",
+)
+BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
+
+# Fields of the API that say nothing here yet; clients expect them to be there.
+_ALWAYS_NULL = (
+    "period_start",
+    "period_end",
+    "deployment_id",
+    "deployment_name",
+    "prompt_version_number",
+    "limit_info",
+)
+
+
+def public(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the view `spans` as the API shows it."""
+    fields = dict(row)
+    for name in JSON_COLUMNS:
+        if fields[name] is not None:
+            fields[name] = parse_or_none(fields[name])
+    for name in BOOL_COLUMNS:
+        if fields[name] is not None:
+            fields[name] = bool(fields[name])
+    extras = fields.pop("extras") or {}
+    fields["metadata"] = _shown_metadata(fields["metadata"])
+    conversation = fields["log_type"] in content.CONVERSATIONS
+    messages = content.prompt_messages(fields["input"]) if conversation else None
+    return {
+        **dict.fromkeys(_ALWAYS_NULL),
+        **extras,
+        "id": fields["unique_id"],
+        **fields,
+        "unique_organization_id": fields["organization_id"],
+        "messages": messages,
+        "prompt_messages": messages,
+        "completion_message": content.completion_message(fields["output"]) if conversation else None,
+        "completion_messages": content.completion_messages(fields["output"]) if conversation else None,
+        "blurred": False,
+        "scores": {},
+    }
+
+
+def _shown_metadata(metadata: Any) -> dict[str, str] | None:
+    """Values as text, and without the keys that begin with an underscore: those are reserved."""
+    if not isinstance(metadata, dict):
+        return None
+    return {
+        key: value if isinstance(value, str) else dump(value)
+        for key, value in metadata.items()
+        if not key.startswith("_")
+    }
+
+
+def stored_time(time: datetime) -> str:
+    """ISO 8601, UTC, always with microseconds, so that texts sort as times do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

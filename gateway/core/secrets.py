@@ -1,0 +1,41 @@
+"""Masks secrets that stand in recorded requests and answers."""
+
+import re
+from typing import Any
+
+MASK = "***"
+
+NAMES = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "api-key",
+        "apikey",
+        "x-api-key",
+        "x-goog-api-key",
+        "openai-api-key",
+        "x-openrouter-api-key",
+        "x-amz-security-token",
+        "aws-secret-access-key",
+        "aws-session-token",
+    }
+)
+_letters = re.compile(r"[^a-z0-9]+")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a header or member of this name holds a secret."""
+    return _letters.sub("-", name.lower()).strip("-") in NAMES
+
+
+def masked(value: Any) -> Any:
+    """The value with the values of secret members masked; the value itself where there is none."""
+    if isinstance(value, dict):
+        found = {key: MASK if item and is_secret(key) else masked(item) for key, item in value.items()}
+        return found if any(found[key] is not item for key, item in value.items()) else value
+    if isinstance(value, list):
+        items = [masked(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value

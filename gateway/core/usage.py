@@ -1,0 +1,104 @@
+"""Token counts out of a `usage` object, whoever's dialect it speaks.
+
+OpenAI chat: `prompt_tokens` includes cached tokens (https://platform.openai.com/docs/api-reference/chat/object).
+OpenAI Responses: `input_tokens` with `input_tokens_details` includes them too.
+Anthropic: `input_tokens` excludes cache reads and writes, which stand beside it
+(https://docs.anthropic.com/en/api/messages, `usage`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_prompt_tokens",
+    "cache_read_input_tokens",
+    "reasoning_tokens",
+)
+_INT64 = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a provider reported; None where it said nothing. `cache_is_extra`: prompt_tokens exclude cached ones."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_is_extra: bool = False
+
+
+def read(usage: Mapping[str, Any]) -> Usage:
+    """Reads any dialect; what is no count is passed over."""
+    prompt = _first(usage, "prompt_tokens")
+    prompt_details = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    completion_details = _details(usage, "completion_tokens_details", "output_tokens_details")
+    beside = any(
+        count(usage.get(name)) is not None for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    return Usage(
+        prompt_tokens=prompt if prompt is not None else _first(usage, "input_tokens"),
+        completion_tokens=_first(usage, "completion_tokens", "output_tokens"),
+        total_tokens=_first(usage, "total_tokens"),
+        cached_tokens=_either(
+            _first(usage, "cache_read_input_tokens", "prompt_cache_hit_tokens"), _first(prompt_details, "cached_tokens")
+        ),
+        cache_creation_tokens=_either(
+            _first(
+                usage, "cache_creation_input_tokens", "cache_creation_prompt_tokens", "prompt_cache_creation_tokens"
+            ),
+            _first(prompt_details, "cache_creation_tokens", "cache_write_tokens"),
+        ),
+        reasoning_tokens=_either(_first(completion_details, "reasoning_tokens"), _first(usage, "reasoning_tokens")),
+        cache_is_extra=prompt is None and beside and not prompt_details,
+    )
+
+
+def mistakes(usage: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a usage object that a caller sent: known counts that are no whole numbers."""
+    return [
+        f"{name} must be a whole number."
+        for name in _COUNTS
+        if usage.get(name) is not None and count(usage[name]) is None
+    ]
+
+
+def count(value: object) -> int | None:
+    """A token count, or None for anything that is none."""
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
+        return None
+    return value
+
+
+def _first(usage: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        if (number := count(usage.get(name))) is not None:
+            return number
+    return None
+
+
+def _either(first: int | None, second: int | None) -> int | None:
+    return first if first is not None else second
+
+
+def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    for name in names:
+        if isinstance(details := usage.get(name), dict):
+            return details
+    return {}

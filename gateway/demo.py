@@ -1,0 +1,178 @@
+"""`gateway demo`: a few real calls through the gateway's own port, and the spans they left."""
+
+import asyncio
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway import config
+from gateway.app import local_key, opened, served
+
+_PORT = 8080
+# What gpt-4o-mini costs, so that the table has costs to show.
+_CONFIG = """
+[server]
+port = {port}
+
+[store]
+path = {path}
+
+[prices.echo]
+prompt = 0.15
+completion = 0.60
+"""
+_TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"input": {"type": "string"}}}},
+}
+
+
+async def run(*, port: int | None, once: bool, stop: Callable[[], asyncio.Event]) -> int:
+    """Serves from a fresh database in a temporary folder, makes the calls, prints their spans, serves on."""
+    stopped = stop()
+    console = Console()
+    chosen = port if port is not None else (0 if once else _PORT)
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
+        path = json.dumps(str(Path(folder) / "demo.db"))
+        settings = config.parse(_CONFIG.format(port=chosen, path=path), "demo", os.environ)
+        key = local_key(settings)
+        assert key is not None
+        try:
+            async with opened(settings) as app, served(settings, app) as url:
+                async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key.key}"}) as session:
+                    with console.status("Making a few calls …"):
+                        await _make_calls(session)
+                    console.print(_table(await _spans(session), console.width))
+                if not once:
+                    _explain(console, url, key.key, has_openai=len(settings.upstreams) > 1)
+                    print(f"listening on {url}", flush=True)
+                    await stopped.wait()
+        except OSError as error:
+            Console(stderr=True).print(f"Cannot listen on port {chosen}: {error.strerror}. Choose another with --port.")
+            return 1
+    return 0
+
+
+async def _make_calls(session: aiohttp.ClientSession) -> None:
+    await _chat(session, "Say hello to the gateway")
+    await _chat(session, "This answer comes back word by word, as it is made", stream=True)
+    await _chat(session, "What is the weather in Paris?", tools=[_TOOL], tool_choice="required")
+    await _chat(session, "Nobody serves this model", model="no-such-model")
+    await _trace(session)
+
+
+async def _trace(session: aiohttp.ClientSession) -> None:
+    """A trace of three spans: a workflow that was posted, and in it a posted tool call and a proxied chat."""
+    ids = {"trace_unique_id": "demo-trace", "span_workflow_name": "travel"}
+    root = {**ids, "span_unique_id": "demo-root", "span_name": "plan a trip"}
+    found = {"temperature": 21, "sky": "clear"}
+    await _post(session, {**root, "log_type": "workflow", "input": "Paris", "output": "Go!", "latency": 0.9})
+    step = {**ids, "span_parent_id": "demo-root"}
+    lookup = {**step, "span_unique_id": "demo-tool", "span_name": "look up the weather"}
+    await _post(session, {**lookup, "log_type": "tool", "input": {"city": "Paris"}, "output": found, "latency": 0.2})
+    await _chat(session, "Clear and 21 degrees: go!", params={**step, "span_name": "advise"}, stream=True)
+
+
+async def _chat(
+    session: aiohttp.ClientSession, text: str, *, params: dict[str, Any] | None = None, **more: Any
+) -> None:
+    body = {"model": "echo", "messages": [{"role": "user", "content": text}], **more}
+    headers = {}
+    if params:
+        headers["X-Data-Respan-Params"] = base64.b64encode(json.dumps(params).encode()).decode()
+    async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
+        await response.read()
+
+
+async def _post(session: aiohttp.ClientSession, span: dict[str, Any]) -> None:
+    async with session.post("/api/request-logs/", json={"model": "none", **span}) as response:
+        response.raise_for_status()
+
+
+async def _spans(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+    async with session.get("/api/request-logs/list/") as response:
+        response.raise_for_status()
+        listed: list[dict[str, Any]] = (await response.json())["results"]
+        return listed
+
+
+def _table(spans: list[dict[str, Any]], width: int) -> Table:
+    table = Table(
+        title="The spans of these calls, newest first", title_justify="left", box=SIMPLE, collapse_padding=True
+    )
+    table.add_column("what", no_wrap=True, min_width=13)
+    table.add_column("status", no_wrap=True, min_width=10)
+    for name, least in (("tokens", 6), ("cost $", 8), ("1st token", 9), ("tok/s", 6), ("latency", 7)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    table.add_column("output", no_wrap=True)
+    room = max(8, min(60, width - 71))
+    for span in spans:
+        table.add_row(
+            escape(_short(span["span_name"] or span["model"], 13)),
+            _status(span),
+            _tokens(span),
+            "–" if span["cost"] is None else f"{span['cost']:.6f}",
+            _seconds(span["time_to_first_token"]),
+            "–" if span["tokens_per_second"] is None else f"{span['tokens_per_second']:,.0f}",
+            _seconds(span["latency"]),
+            escape(_short(_output(span), room)),
+        )
+    return table
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _status(span: dict[str, Any]) -> str:
+    if span["status"] == "failed":
+        return f"[red]failed {span['status_code']}[/]"
+    return f"[green]{span['status']}[/]"
+
+
+def _tokens(span: dict[str, Any]) -> str:
+    if span["prompt_tokens"] is None:
+        return "–"
+    return f"{span['prompt_tokens']}→{span['completion_tokens']}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value * 1000:,.1f}ms"
+
+
+def _output(span: dict[str, Any]) -> str:
+    if span["error_message"]:
+        text = span["error_message"]
+    elif span["tool_calls"]:
+        text = f"{span['tool_calls'][0]['function']['name']}(…)"
+    elif span["completion_message"]:
+        text = span["completion_message"].get("content") or ""
+    else:
+        text = span["output"] if isinstance(span["output"], str) else json.dumps(span["output"])
+    return str(text)
+
+
+def _explain(console: Console, url: str, key: str, *, has_openai: bool) -> None:
+    models = '"echo", or any OpenAI model' if has_openai else '"echo"; with OPENAI_API_KEY set also OpenAI\'s'
+    lines = (
+        "Point an OpenAI SDK at it:",
+        "",
+        "  from openai import OpenAI",
+        f'  client = OpenAI(base_url="{url}/v1", api_key="{key}")',
+        '  print(client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Hi"}]))',
+        "",
+        f"Models: {models}. The spans: curl -H 'Authorization: Bearer {key}' {url}/api/request-logs/list/",
+        "This database goes away when the demo ends (Ctrl-C).",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

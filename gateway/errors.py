@@ -1,0 +1,117 @@
+"""The error tree.
+
+GatewayError
+├── ConfigError            the configuration is wrong; lists every mistake at once
+├── RefusedRequest         a request we answer ourselves, with its own status; the text is safe to show
+│   ├── MalformedBody      400
+│   ├── Unauthorized       401
+│   ├── NotFound           404
+│   ├── BodyTooLarge       413
+│   ├── InvalidSpan        422, every bad field named
+│   └── StoreFull          503, with Retry-After
+├── StoreError             the database cannot be opened, or is from a newer version
+└── UpstreamError          an upstream did not answer properly
+    ├── UpstreamUnreachable  502: refused, spoke no HTTP, or was gone before its head came
+    ├── UpstreamTimedOut     504
+    └── UpstreamCut          502: the answer broke off after its head
+"""
+
+from collections.abc import Mapping, Sequence
+
+
+class GatewayError(Exception):
+    """Anything this gateway raises on purpose."""
+
+
+class ConfigError(GatewayError):
+    """Every mistake in a configuration, one line each."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = list(mistakes)
+
+
+class RefusedRequest(GatewayError):
+    """A request that we answer with an error of our own. `code` and `kind` are those of OpenAI's error shape."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class MalformedBody(RefusedRequest):
+    """The body is not what the route expects."""
+
+
+class Unauthorized(RefusedRequest):
+    """No key, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotFound(RefusedRequest):
+    """No such span, model or route."""
+
+    status = 404
+
+
+class BodyTooLarge(RefusedRequest):
+    """The body is larger than `[server] max_body_mb`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class InvalidSpan(RefusedRequest):
+    """Fields that cannot be stored. `errors` maps each field to what is wrong with it."""
+
+    status = 422
+
+    def __init__(self, errors: Mapping[str, Sequence[str]], message: str | None = None) -> None:
+        self.errors = {field: list(texts) for field, texts in errors.items()}
+        super().__init__(message or "; ".join(f"{field}: {' '.join(texts)}" for field, texts in self.errors.items()))
+
+
+class StoreFull(RefusedRequest):
+    """The database takes no more spans for now."""
+
+    status = 503
+    kind = "server_error"
+    retry_after_s = 1
+
+
+class StoreError(GatewayError):
+    """The database cannot be opened or is not ours."""
+
+
+class UpstreamError(GatewayError):
+    """An upstream did not answer as it should. `status` is what our caller gets if nothing was sent yet."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """Refused, spoke no HTTP, or was gone before the head of its answer came."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimedOut(UpstreamError):
+    """Took too long to connect, to answer or to go on."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamCut(UpstreamError):
+    """Broke off in the middle of its answer."""
+
+    code = "upstream_cut"

@@ -1,0 +1,54 @@
+"""Prometheus metrics, summed over workers where there are several (PROMETHEUS_MULTIPROC_DIR)."""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """Every metric of one process. No label holds anything a caller can choose freely."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.calls = Counter(
+            "gateway_calls_total", "Proxied calls by their end", ("upstream", "outcome"), registry=registry
+        )
+        self.latency = Histogram(
+            "gateway_call_latency_seconds",
+            "Latency of proxied calls",
+            ("upstream",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.time_to_first_token = Histogram(
+            "gateway_time_to_first_token_seconds",
+            "Time to first token of streamed calls",
+            ("upstream",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.posted = Counter("gateway_spans_posted_total", "Spans posted and stored", registry=registry)
+        self.refused = Counter("gateway_spans_refused_total", "Posted spans that were turned down", registry=registry)
+        self.lost = Counter("gateway_spans_lost_total", "Spans of calls that could not be stored", registry=registry)
+        self.commit_waits_over = Counter(
+            "gateway_commit_waits_over_total", "Replies released before their span's commit", registry=registry
+        )
+        self.waiting_bytes = Gauge(
+            "gateway_store_waiting_bytes",
+            "Bytes of spans that wait for their commit",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def render(self) -> bytes:
+        """The text format, of all workers together."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

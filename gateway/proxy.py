@@ -1,0 +1,443 @@
+"""One call through the proxy, as a story: admit, choose an upstream, send, relay, settle.
+
+The client gets the bytes that the upstream sent. Everything that measures works on a copy; whatever goes wrong
+there leaves the relay alone. However a call ends, it leaves a span.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.clock import Clock
+from gateway.core import aliases, headers, multipart, params, rewrite, routing
+from gateway.core.encoding import decoded
+from gateway.core.gate import BodyGate, Gate, StreamGate
+from gateway.core.jsontext import parse_object
+from gateway.core.meter import BodyMeter, Meter, Reading, StreamMeter
+from gateway.core.routing import Kind
+from gateway.errors import MalformedBody, RefusedRequest, UpstreamError
+from gateway.metrics import Metrics
+from gateway.recorder import Caller, Measured, Recorder
+from gateway.upstream.pool import Choice, Pool
+from gateway.upstream.wire import Answer, Request
+
+log = logging.getLogger(__name__)
+
+LOG_ID_HEADER = "X-Respan-Log-Id"
+CLIENT_GONE = 499
+_UNKNOWN_MODEL = "unknown"
+# Params of a chat that have a column of their own in the span.
+_REQUEST_FIELDS = (
+    "tools",
+    "tool_choice",
+    "response_format",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "max_tokens",
+    "stop",
+)
+
+
+class Client(Protocol):
+    """The caller's side of one call."""
+
+    method: str
+    headers: CIMultiDictProxy[str]
+    start_time: datetime
+    started_at: float
+
+    def name_span(self, unique_id: str) -> None:
+        """Says which span this call leaves, also where the answer is an error of ours."""
+        ...
+
+    async def read(self) -> bytes:
+        """The whole body, still encoded as it came. Raises BodyTooLarge."""
+        ...
+
+    async def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
+        """Sends the head. Raises ConnectionError when the client is gone, as all that follow do."""
+        ...
+
+    async def write(self, piece: bytes) -> None:
+        """Sends a piece now; waits while the client is slow."""
+        ...
+
+    async def end(self) -> None:
+        """Ends the answer as complete."""
+        ...
+
+    def cut(self) -> None:
+        """Hangs up after what was sent, so that the client sees an answer that is not complete."""
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one call so far."""
+
+    unique_id: str
+    caller: Caller
+    kind: Kind
+    client: Client
+    params: dict[str, Any] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    streamed: bool = False
+    upstream: str | None = None
+    sent_at: float | None = None
+    status_code: int | None = None
+    ended_at: float | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: `error_code` None is a success."""
+
+    status_code: int
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+_CLIENT_LEFT = Outcome(CLIENT_GONE, "client_gone", "The client hung up before the answer was complete.")
+
+
+class Proxy:
+    """Relays calls and hands their measurements to the recorder."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        recorder: Recorder,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        commit_wait_s: float,
+        max_body_bytes: int,
+        max_content_bytes: int,
+    ) -> None:
+        self._pool = pool
+        self._recorder = recorder
+        self._clock = clock
+        self._metrics = metrics
+        self._commit_wait_s = commit_wait_s
+        self._max_body_bytes = max_body_bytes
+        self._kept_bytes = max(max_body_bytes, max_content_bytes)
+
+    async def call(self, client: Client, caller: Caller, path_qs: str) -> None:
+        """One POST. `path_qs` follows `/v1` and begins with a slash.
+
+        Raises RefusedRequest and UpstreamError while the client has got nothing yet; their span is stored by then.
+        """
+        path = path_qs.partition("?")[0]
+        call = Call(self._clock.new_id(), caller, routing.kind_of(path), client)
+        client.name_span(call.unique_id)
+        try:
+            body = await client.read()
+        except RefusedRequest as error:
+            await self._refuse(call, error)
+            raise
+        try:
+            forwarded, choice = self._admit(call, body)
+            request = Request(
+                "POST",
+                path_qs,
+                _forwarded_headers(client, changed=forwarded is not body),
+                forwarded,
+                streamed=call.streamed,
+                on_sent=lambda: self._mark_sent(call),
+            )
+            answer = await choice.upstream.send(request)
+        except (RefusedRequest, UpstreamError) as error:
+            await self._refuse(call, error)
+            raise
+        except asyncio.CancelledError:
+            self._settle(call, Reading(), _CLIENT_LEFT)
+            raise
+        try:
+            await self._relay(call, choice, answer)
+        finally:
+            answer.close()
+
+    async def pass_on(self, client: Client, method: str, path_qs: str) -> None:
+        """A request that is no call (anything but POST): relayed, no span. Raises RefusedRequest and UpstreamError."""
+        body = await client.read()
+        choice = self._pool.choose(_model_in_path(path_qs))
+        request = Request(method, path_qs, list(client.headers.items()), body, streamed=False, on_sent=lambda: None)
+        answer = await choice.upstream.send(request)
+        returned = headers.to_client(answer.headers.items(), same_length=True)
+        try:
+            await client.begin(answer.status, answer.reason, returned)
+            while piece := await answer.read():
+                await client.write(piece)
+            await client.end()
+        except (UpstreamError, ConnectionError):
+            client.cut()
+        finally:
+            answer.close()
+
+    # Admit
+
+    def _admit(self, call: Call, body: bytes) -> tuple[bytes, Choice]:
+        """Reads what the request says, and gives what goes on and where. Raises MalformedBody and NotFound."""
+        content_type = call.client.headers.get("Content-Type", "")
+        if (limit := multipart.boundary(content_type)) is not None and not call.kind.is_chat:
+            return self._admit_form(call, body, limit)
+        try:
+            plain = decoded(body, call.client.headers.get("Content-Encoding", ""), self._max_body_bytes)
+            fields = parse_object(plain)
+        except MalformedBody:
+            if call.kind.is_chat:
+                raise
+            return self._admit_opaque(call, body)
+        own = params.own_fields(fields, is_chat=call.kind.is_chat)
+        call.params = aliases.merge(own, aliases.header_params(call.client.headers))
+        removed = params.stripped(fields, is_chat=call.kind.is_chat)
+        call.request = params.other_fields(fields, removed)
+        call.streamed = fields.get("stream") is True
+        call.model = fields["model"] if isinstance(fields.get("model"), str) else None
+        choice = self._choose(call)
+        changes = _changes(call, fields, removed, choice)
+        if not changes:
+            return body, choice
+
+        def change(text: str) -> str:
+            for one in changes:
+                text = one(text)
+            return text
+
+        return rewrite.in_bytes(plain, change), choice
+
+    def _admit_form(self, call: Call, body: bytes, limit: bytes) -> tuple[bytes, Choice]:
+        fields = multipart.fields(body, limit, {"model", "stream", *params.STRIPPED})
+        own = {name: value for name, value in fields.items() if name in params.STRIPPED}
+        call.params = aliases.merge(own, aliases.header_params(call.client.headers))
+        call.model = fields.get("model")
+        call.streamed = fields.get("stream") == "true"
+        call.request = {"model": call.model, "bytes": len(body)}
+        choice = self._choose(call)
+        changed = multipart.without(body, limit, params.STRIPPED)
+        if choice.model is not None and choice.model != call.model:
+            changed = multipart.with_value(changed, limit, "model", choice.model)
+        return (body if changed == body else changed), choice
+
+    def _admit_opaque(self, call: Call, body: bytes) -> tuple[bytes, Choice]:
+        """A body that is no JSON object: it goes on as it is, to the first upstream."""
+        call.params = aliases.merge({}, aliases.header_params(call.client.headers))
+        call.request = {"bytes": len(body)}
+        return body, self._choose(call)
+
+    def _choose(self, call: Call) -> Choice:
+        choice = self._pool.choose(call.model)
+        call.upstream = choice.upstream.name
+        return choice
+
+    def _mark_sent(self, call: Call) -> None:
+        call.sent_at = self._clock.monotonic()
+
+    # Relay
+
+    async def _relay(self, call: Call, choice: Choice, answer: Answer) -> None:
+        is_stream = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
+        encoding = answer.headers.get("Content-Encoding", "")
+        holds_usage = is_stream and not encoding and _asks_for_usage(call, choice)
+        gate = _gate(answer, is_stream=is_stream and not encoding, holds_usage=holds_usage)
+        meter = self._meter(call, answer, is_stream=is_stream, encoding=encoding)
+        call.status_code = answer.status
+        call.streamed = call.streamed or is_stream
+        client = call.client
+        try:
+            returned = headers.to_client(answer.headers.items(), same_length=not holds_usage)
+            returned[LOG_ID_HEADER] = call.unique_id
+            await client.begin(answer.status, answer.reason, returned)
+            while piece := await answer.read():
+                at = self._clock.monotonic()
+                meter.feed(at, piece)
+                passed = gate.feed(piece)
+                if gate.complete and not call.settled:
+                    await self._settle_complete(call, meter, at)
+                if passed:
+                    await client.write(passed)
+            if not call.settled:
+                await self._settle_complete(call, meter, self._clock.monotonic())
+            if rest := gate.end():
+                await client.write(rest)
+            await client.end()
+        except UpstreamError as error:
+            reading = meter.read()
+            cut = Outcome(error.status, error.code, str(error))
+            await self._settle_and_wait(call, reading, _judged(call, reading) if reading.done else cut)
+            if rest := gate.end():
+                await _try_write(client, rest)
+            client.cut()
+        except (ConnectionError, asyncio.CancelledError) as error:
+            reading = meter.read()
+            self._settle(call, reading, _judged(call, reading) if reading.done else _CLIENT_LEFT)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    def _meter(self, call: Call, answer: Answer, *, is_stream: bool, encoding: str) -> Meter:
+        if is_stream:
+            return StreamMeter(call.kind.dialect, self._kept_bytes, encoding)
+        content_type = answer.headers.get("Content-Type", "").lower()
+        is_text = call.kind.is_json or answer.status >= 400 or "json" in content_type or "text/" in content_type
+        return BodyMeter(self._kept_bytes, encoding, json=is_text)
+
+    async def _settle_complete(self, call: Call, meter: Meter, at: float) -> None:
+        """The upstream's answer is complete: whatever the client does from here on, this is how the call ended."""
+        call.ended_at = at
+        reading = meter.read()
+        await self._settle_and_wait(call, reading, _judged(call, reading))
+
+    # Settle
+
+    async def _refuse(self, call: Call, error: RefusedRequest | UpstreamError) -> None:
+        outcome = Outcome(error.status, error.code or "invalid_request", str(error))
+        await self._settle_and_wait(call, Reading(), outcome)
+
+    async def _settle_and_wait(self, call: Call, reading: Reading, outcome: Outcome) -> None:
+        """Hands the span to the recorder and waits for its commit, but never longer than `commit_wait_s`."""
+        committed = self._settle(call, reading, outcome)
+        if committed is None or committed.done():
+            return
+        await asyncio.wait([committed], timeout=self._commit_wait_s)
+        if not committed.done():
+            self._metrics.commit_waits_over.inc()
+
+    def _settle(self, call: Call, reading: Reading, outcome: Outcome) -> asyncio.Future[bool] | None:
+        """Makes the span, once. There is nothing to wait for in here, so that no cancellation can stop it."""
+        if call.settled:
+            return None
+        call.settled = True
+        ended_at = call.ended_at if call.ended_at is not None else self._clock.monotonic()
+        fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
+        self._count(call, outcome, fields)
+        return self._recorder.record_call(
+            call.unique_id, Measured(fields, reading.generating_s), call.params, call.caller
+        )
+
+    def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
+        upstream = call.upstream or "none"
+        self._metrics.calls.labels(upstream, _outcome_label(outcome)).inc()
+        self._metrics.latency.labels(upstream).observe(fields["latency"])
+        if fields["time_to_first_token"] is not None:
+            self._metrics.time_to_first_token.labels(upstream).observe(fields["time_to_first_token"])
+
+
+def _forwarded_headers(client: Client, *, changed: bool) -> list[tuple[str, str]]:
+    """A body that we changed goes on without its Content-Encoding; unchanged bytes keep it."""
+    return [
+        (name, value) for name, value in client.headers.items() if not (changed and name.lower() == "content-encoding")
+    ]
+
+
+def _changes(call: Call, fields: dict[str, Any], removed: set[str], choice: Choice) -> list[Callable[[str], str]]:
+    """What has to be done to the body's text before it goes on."""
+    changes: list[Callable[[str], str]] = []
+    if removed:
+        changes.append(lambda text: rewrite.without(text, removed))
+    if choice.model is not None and choice.model != call.model:
+        name = rewrite.json_text(choice.model)
+        changes.append(lambda text: rewrite.with_value(text, "model", lambda _: name))
+    if _asks_for_usage(call, choice):
+        changes.append(rewrite.asking_for_usage)
+    return changes
+
+
+def _asks_for_usage(call: Call, choice: Choice) -> bool:
+    """Whether we ask for the usage chunk where the client does not."""
+    options = call.request.get("stream_options")
+    if not call.streamed or not call.kind.has_usage_chunk or not choice.upstream.inject_usage:
+        return False
+    return options is None or (isinstance(options, dict) and options.get("include_usage") is not True)
+
+
+def _gate(answer: Answer, *, is_stream: bool, holds_usage: bool) -> Gate:
+    if is_stream:
+        return StreamGate(hold_usage=holds_usage)
+    length = answer.headers.get("Content-Length", "")
+    return BodyGate(int(length) if length.isdecimal() else None)
+
+
+def _judged(call: Call, reading: Reading) -> Outcome:
+    """How a complete answer counts."""
+    status = call.status_code or 0
+    if status >= 400:
+        body = reading.response
+        code, message = _error_of(body.get("error", body) if isinstance(body, dict) else body)
+        return Outcome(status, code or "upstream_error", message or f"The upstream answered {status}.")
+    if reading.error:
+        code, message = _error_of(reading.error)
+        return Outcome(status, code or "upstream_error", message or "The upstream reported an error.")
+    if call.kind.is_json and 200 <= status < 300 and not reading.understood:
+        return Outcome(status, "invalid_response", f"The upstream's answer is no {call.kind.log_type} answer.")
+    return Outcome(status)
+
+
+def _error_of(error: Any) -> tuple[str | None, str | None]:
+    """Code and message of an error in any of the shapes that upstreams use."""
+    if isinstance(error, dict):
+        code = error.get("code") or error.get("type")
+        message = error.get("message") or error.get("detail")
+        return (str(code) if code else None), (message if isinstance(message, str) else None)
+    if isinstance(error, str) and error.strip():
+        return None, error.strip()[:1000]
+    return None, None
+
+
+def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> dict[str, Any]:
+    """The span's fields, as far as they were measured."""
+    client, request, response = call.client, call.request, reading.response
+    first = reading.first_generated_at
+    fields: dict[str, Any] = {name: request.get(name) for name in _REQUEST_FIELDS} if call.kind.is_chat else {}
+    fields |= {
+        "model": call.model or reading.model or _UNKNOWN_MODEL,
+        "response_model": reading.model,
+        "upstream": call.upstream,
+        "log_type": call.kind.log_type,
+        "stream": call.streamed,
+        "status": "failed" if outcome.error_code else "success",
+        "status_code": outcome.status_code,
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message,
+        "warnings": "; ".join(reading.warnings) or None,
+        "start_time": client.start_time,
+        "timestamp": client.start_time + timedelta(seconds=latency),
+        "latency": latency,
+        "time_to_first_token": None if first is None or not call.streamed else first - client.started_at,
+        "routing_time": None if call.sent_at is None else call.sent_at - client.started_at,
+        "usage": reading.usage,
+        "input": routing.input_of(call.kind, request),
+        "output": routing.output_of(call.kind, response),
+        "full_request": request or None,
+        "full_response": response if isinstance(response, dict) or response is None else {"body": response},
+    }
+    return fields
+
+
+def _outcome_label(outcome: Outcome) -> str:
+    """How a call ended, in few enough words for a metric."""
+    if outcome.error_code is None:
+        return "success"
+    if outcome.status_code == CLIENT_GONE:
+        return "client_gone"
+    return f"{outcome.status_code // 100}xx"
+
+
+async def _try_write(client: Client, piece: bytes) -> None:
+    try:
+        await client.write(piece)
+    except ConnectionError:
+        log.debug("the client was gone before the upstream's cut")
+
+
+def _model_in_path(path_qs: str) -> str | None:
+    path = path_qs.partition("?")[0].strip("/")
+    return path.removeprefix("models/") if path.startswith("models/") else None

@@ -1,0 +1,171 @@
+"""create_span: the one door by which a span enters, whoever made it."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.core import aliases, complete, content, params, secrets
+from gateway.core.complete import Draft
+from gateway.core.prices import PriceList
+from gateway.core.reading import public
+from gateway.core.span import validate, validate_leniently
+from gateway.errors import GatewayError, StoreFull
+from gateway.metrics import Metrics
+from gateway.store.store import Store
+from gateway.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose key a request came with."""
+
+    name: str
+    organization_id: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the proxy measured of one call: span fields under public names, and the stream's generating time (s)."""
+
+    fields: Mapping[str, Any]
+    generating_s: float | None = None
+
+
+class Recorder:
+    """Turns raw spans into stored ones."""
+
+    def __init__(
+        self,
+        store: Store,
+        tokenizer: Tokenizer,
+        prices: PriceList,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        max_content_bytes: int,
+    ) -> None:
+        self._store = store
+        self._tokenizer = tokenizer
+        self._prices = prices
+        self._clock = clock
+        self._metrics = metrics
+        self._max_content_bytes = max_content_bytes
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def create_span(
+        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Stores a posted span and gives it back as stored; returns after its commit.
+
+        Of a `unique_id` that the organization has already, the stored span is given back and nothing is written.
+        Raises InvalidSpan, MalformedBody and StoreFull.
+        """
+        try:
+            draft = self._posted(raw, caller, header_params)
+            if wanted := complete.wanted(draft):
+                complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
+            self._finish(draft)
+            committed = self._store.insert(draft)
+        except GatewayError:
+            self._metrics.refused.inc()
+            raise
+        try:
+            is_new = await committed
+        except sqlite3.Error as error:
+            self._metrics.refused.inc()
+            raise StoreFull(f"The span could not be stored: {error}.", code="store_failed") from error
+        if is_new:
+            self._metrics.posted.inc()
+        row = await self._store.find(caller.organization_id, str(draft.span.unique_id))
+        if row is None:
+            raise StoreFull("The span is not in the store any more.", code="store_failed")
+        return public(row)
+
+    def record_call(
+        self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller
+    ) -> asyncio.Future[bool] | None:
+        """Queues the span of a proxied call; the future ends with its commit. Never raises: None means lost.
+
+        Tokens that nobody reported are counted after the commit and put in then.
+        """
+        try:
+            draft = self._measured(unique_id, measured, params_given, caller)
+            wanted = complete.wanted(draft)
+            self._finish(draft, priced=not wanted)
+            committed = self._store.insert(draft)
+        except Exception as error:
+            # A call goes on whatever becomes of its span.
+            self._metrics.lost.inc()
+            log.error("The span %s of a call is lost: %s", unique_id, error, exc_info=not isinstance(error, StoreFull))
+            return None
+        if wanted:
+            task = asyncio.create_task(self._count_late(draft, wanted, committed), name=f"count {unique_id}")
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        return committed
+
+    async def close(self) -> None:
+        """Waits for the counts that are still under way."""
+        await asyncio.gather(*self._late, return_exceptions=True)
+
+    def _posted(self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None) -> Draft:
+        fields = aliases.merge(raw, header_params)
+        if not fields.get("model"):
+            fields.pop("model", None)
+        if not fields.get("unique_id"):
+            fields["unique_id"] = self._clock.new_id()
+        fields.setdefault("log_method", "logging_api")
+        draft = Draft(validate({**fields, **_of(caller)}))
+        complete.complete(draft, self._clock.now())
+        return draft
+
+    def _measured(self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller) -> Draft:
+        taken, ignored = params.descriptive(params_given)
+        fields = {**taken, **measured.fields, **_of(caller), "unique_id": unique_id, "log_method": "inference"}
+        span, wrong = validate_leniently({name: value for name, value in fields.items() if value is not None})
+        for name, texts in wrong.items():
+            ignored.append(f"{name} dropped: {' '.join(texts)}")
+        for text in ignored:
+            complete.warn(span, text)
+        draft = Draft(span, measured=True, generating_s=measured.generating_s)
+        complete.complete(draft, self._clock.now())
+        return draft
+
+    def _finish(self, draft: Draft, *, priced: bool = True) -> None:
+        """The last step before the store: price, hide secrets, keep within bounds."""
+        span = draft.span
+        if priced:
+            complete.price(draft, self._prices.find)
+        if span.disable_log:
+            content.drop(span)
+        span.full_request = secrets.masked(span.full_request)
+        span.full_response = secrets.masked(span.full_response)
+        if was_cut := content.cut(span, self._max_content_bytes):
+            complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
+            if span.status == complete.SUCCESS:
+                span.status = complete.WARNING
+
+    async def _count_late(self, draft: Draft, wanted: Mapping[str, Any], committed: asyncio.Future[bool]) -> None:
+        try:
+            complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
+            complete.price(draft, self._prices.find)
+            await asyncio.wait([committed])
+            await self._store.update_counts(draft)
+        except (StoreFull, sqlite3.Error) as error:
+            log.warning("The span %s stays without token counts: %s", draft.span.unique_id, error)
+
+
+def _of(caller: Caller) -> dict[str, str]:
+    return {
+        "organization_id": caller.organization_id,
+        "organization_key_id": caller.name,
+        "organization_key_name": caller.name,
+        "environment": caller.environment,
+    }

@@ -1,0 +1,1 @@
+"""The SQLite file: one writer, readers on their own connections."""

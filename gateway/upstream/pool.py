@@ -1,0 +1,117 @@
+"""Which upstream serves a model, and which models there are."""
+
+import asyncio
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.core.encoding import BodyDecoder
+from gateway.core.jsontext import parse_or_none
+from gateway.errors import NotFound, UpstreamError
+from gateway.upstream.wire import Request, Upstream
+
+_LIST_KEPT_S = 300.0
+_LIST_AT_MOST = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An upstream, and the name it knows the model by (None: the request names no model)."""
+
+    upstream: Upstream
+    model: str | None
+
+
+class Pool:
+    """The configured upstreams, in their order."""
+
+    def __init__(self, upstreams: Sequence[Upstream], clock: Clock) -> None:
+        self._upstreams = list(upstreams)
+        self._by_name = {upstream.name: upstream for upstream in upstreams}
+        self._clock = clock
+        self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+
+    def choose(self, model: str | None) -> Choice:
+        """`NAME/rest` goes to that upstream as `rest`; else the first that serves the model. Raises NotFound."""
+        if model is None:
+            return Choice(self._upstreams[0], None)
+        name, slash, rest = model.partition("/")
+        if slash and rest and name in self._by_name:
+            return Choice(self._by_name[name], rest)
+        for upstream in self._upstreams:
+            if _serves(upstream, model):
+                return Choice(upstream, model)
+        raise NotFound(
+            f"No upstream serves the model '{model}'. Served are: {self._served()}; "
+            f"or NAME/model, where NAME is one of {', '.join(self._by_name)}.",
+            code="model_not_found",
+        )
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Every model in OpenAI's list shape: names from the configuration, for patterns the upstream's own list."""
+        lists = await asyncio.gather(*(self._models_of(upstream) for upstream in self._upstreams))
+        found: dict[str, dict[str, Any]] = {}
+        for models in lists:
+            for model in models:
+                found.setdefault(model["id"], model)
+        return list(found.values())
+
+    async def close(self) -> None:
+        for upstream in self._upstreams:
+            await upstream.close()
+
+    def _served(self) -> str:
+        named = [", ".join(upstream.models or ("every model",)) for upstream in self._upstreams]
+        return "; ".join(f"{upstream.name}: {models}" for upstream, models in zip(self._upstreams, named, strict=True))
+
+    async def _models_of(self, upstream: Upstream) -> list[dict[str, Any]]:
+        named = upstream.models or ()
+        literal = [
+            {"id": model, "object": "model", "created": 0, "owned_by": upstream.name}
+            for model in named
+            if not _is_pattern(model)
+        ]
+        if upstream.models is not None and len(literal) == len(named):
+            return literal
+        listed = [model for model in await self._listed(upstream) if _serves(upstream, model["id"])]
+        return literal + listed
+
+    async def _listed(self, upstream: Upstream) -> list[dict[str, Any]]:
+        """The upstream's own list, kept for five minutes; one that fails counts as empty and is not kept."""
+        now = self._clock.monotonic()
+        kept_at, models = self._lists.get(upstream.name, (0.0, []))
+        if upstream.name in self._lists and now - kept_at < _LIST_KEPT_S:
+            return models
+        try:
+            status, body = await _get(upstream, "/models")
+        except UpstreamError:
+            return []
+        listed = parse_or_none(body) if status == 200 else None
+        items = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(items, list):
+            return []
+        models = [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        self._lists[upstream.name] = (now, models)
+        return models
+
+
+async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
+    answer = await upstream.send(Request("GET", path, [], b"", streamed=False, on_sent=lambda: None))
+    try:
+        decoder = BodyDecoder(answer.headers.get("Content-Encoding", ""), _LIST_AT_MOST)
+        body = b""
+        while (piece := await answer.read()) and len(body) <= _LIST_AT_MOST:
+            body += decoder.feed(piece)
+        return answer.status, body
+    finally:
+        answer.close()
+
+
+def _serves(upstream: Upstream, model: str) -> bool:
+    return upstream.models is None or any(fnmatch.fnmatchcase(model, pattern) for pattern in upstream.models)
+
+
+def _is_pattern(model: str) -> bool:
+    return any(sign in model for sign in "*?[")

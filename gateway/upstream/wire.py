@@ -1,0 +1,53 @@
+"""What an upstream is to the rest of the gateway, whoever is behind it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from multidict import CIMultiDict
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that goes on. `path_qs` follows the upstream's base URL and begins with a slash.
+
+    `headers` are the client's; `streamed` tells that an event stream is asked for. `on_sent` is called when the
+    request is handed to a connection.
+    """
+
+    method: str
+    path_qs: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    streamed: bool
+    on_sent: Callable[[], None]
+
+
+class Answer(Protocol):
+    """One answer, its head here, its body still to come."""
+
+    status: int
+    reason: str
+    headers: CIMultiDict[str]
+
+    async def read(self) -> bytes:
+        """The next piece of the body as it arrives, undecoded; empty at its end. Raises UpstreamError."""
+        ...
+
+    def close(self) -> None:
+        """Lets go. An answer that was not read to its end is cut, and its connection with it."""
+        ...
+
+
+class Upstream(Protocol):
+    """A configured address and key that serves models."""
+
+    name: str
+    models: tuple[str, ...] | None
+    inject_usage: bool
+
+    async def send(self, request: Request) -> Answer:
+        """Raises UpstreamError."""
+        ...
+
+    async def close(self) -> None: ...

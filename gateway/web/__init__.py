@@ -1,0 +1,1 @@
+"""HTTP: the URL map as one table, errors as JSON, keys to callers, thin handlers."""

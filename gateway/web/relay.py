@@ -1,0 +1,101 @@
+"""The proxy's routes: aiohttp on one side, `proxy.Client` on the other."""
+
+from datetime import datetime
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.clock import Clock
+from gateway.errors import NotFound
+from gateway.proxy import Proxy
+from gateway.recorder import Caller
+from gateway.upstream.pool import Pool
+from gateway.web.bodies import read_body
+from gateway.web.middleware import LOG_ID, UNTYPED
+from gateway.web.replies import json_reply
+
+
+class HttpClient:
+    """One request of a client, as the proxy sees it."""
+
+    def __init__(self, request: web.Request, clock: Clock) -> None:
+        self.started_at = clock.monotonic()
+        self.start_time: datetime = clock.now()
+        self.method = request.method
+        self.headers = request.headers
+        self._request = request
+        self.response: web.StreamResponse | None = None
+
+    def name_span(self, unique_id: str) -> None:
+        self._request[LOG_ID] = unique_id
+
+    async def read(self) -> bytes:
+        return await read_body(self._request)
+
+    async def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
+        self.response = web.StreamResponse(status=status, reason=reason or None, headers=answer_headers)
+        self.response[UNTYPED] = "Content-Type" not in answer_headers
+        await self.response.prepare(self._request)
+
+    async def write(self, piece: bytes) -> None:
+        assert self.response is not None
+        await self.response.write(piece)
+
+    async def end(self) -> None:
+        assert self.response is not None
+        await self.response.write_eof()
+
+    def cut(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.close()
+
+
+class RelayHandlers:
+    """What the proxy's routes do."""
+
+    def __init__(self, proxy: Proxy, pool: Pool, clock: Clock) -> None:
+        self._proxy = proxy
+        self._pool = pool
+        self._clock = clock
+
+    async def chat(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Chat completions, on whichever of the three routes."""
+        return await self._call(request, caller, _with_query(request, "/chat/completions"))
+
+    async def relay(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Any other path under /v1."""
+        path = request.rel_url.raw_path.removeprefix("/v1").rstrip("/") or "/"
+        _refuse_odd(request, path)
+        path_qs = _with_query(request, path)
+        if request.method == "POST":
+            return await self._call(request, caller, path_qs)
+        client = HttpClient(request, self._clock)
+        await self._proxy.pass_on(client, request.method, path_qs)
+        return _begun(client)
+
+    async def models(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """The models of all upstreams."""
+        return json_reply({"object": "list", "data": await self._pool.models()})
+
+    async def _call(self, request: web.Request, caller: Caller, path_qs: str) -> web.StreamResponse:
+        client = HttpClient(request, self._clock)
+        await self._proxy.call(client, caller, path_qs)
+        return _begun(client)
+
+
+def _begun(client: HttpClient) -> web.StreamResponse:
+    if client.response is None:
+        raise ConnectionResetError("the client was gone before the answer's head")
+    return client.response
+
+
+def _with_query(request: web.Request, path: str) -> str:
+    query = request.rel_url.raw_query_string
+    return f"{path}?{query}" if query else path
+
+
+def _refuse_odd(request: web.Request, path: str) -> None:
+    """Paths that are ours, or that could lead out of the upstream's base URL."""
+    segments = path.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("\\", "/").split("/")
+    if segments[1:2] == ["traces"] or ".." in segments or "." in segments:
+        raise NotFound(f"There is no route {request.path}.", code="not_found")

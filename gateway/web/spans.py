@@ -1,0 +1,130 @@
+"""Span routes: create, bulk, retrieve, list."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.core import aliases
+from gateway.core.reading import public, stored_time
+from gateway.core.span import Time
+from gateway.errors import InvalidSpan, MalformedBody, NotFound, RefusedRequest, StoreFull
+from gateway.recorder import Caller, Recorder
+from gateway.store.store import Store
+from gateway.web.bodies import read_body, read_object
+from gateway.web.replies import error_reply, json_reply
+
+BULK_AT_MOST = 500
+_PAGE_SIZE = 50
+_PAGE_SIZE_AT_MOST = 1000
+_LAST_ROW = 2**62
+
+_SORTS = ("-timestamp", "-id")
+_PASSED_OVER = frozenset({"include_fields", "is_test", "all_envs", "fetch_filters"})
+_LIST_PARAMETERS = frozenset({"page", "page_size", "sort_by", "start_time", "end_time", "environment", "log_type"})
+_time: TypeAdapter[Any] = TypeAdapter(Time)
+
+
+class SpanHandlers:
+    """What the span routes do."""
+
+    def __init__(self, recorder: Recorder, store: Store) -> None:
+        self._recorder = recorder
+        self._store = store
+
+    async def create(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """201 and the stored span, after its commit."""
+        raw = await read_object(request)
+        span = await self._recorder.create_span(raw, caller, aliases.header_params(request.headers))
+        return json_reply({**span, "message": "log successful"}, 201)
+
+    async def bulk(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Up to 500 spans, each on its own."""
+        logs = (await read_object(request)).get("logs")
+        if not isinstance(logs, list):
+            raise InvalidSpan({"logs": ["Must be a list of spans."]})
+        if len(logs) > BULK_AT_MOST:
+            raise InvalidSpan({"logs": [f"Must have at most {BULK_AT_MOST} spans; these are {len(logs)}."]})
+        header_params = aliases.header_params(request.headers)
+        ends = await asyncio.gather(*(self._row(raw, caller, header_params) for raw in logs))
+        failed = [(index, error) for index, error in enumerate(ends) if error is not None]
+        if logs and len(failed) == len(logs) and all(isinstance(error, StoreFull) for _, error in failed):
+            return error_reply(request, StoreFull(str(failed[0][1])))
+        body = {
+            "success_count": len(logs) - len(failed),
+            "error_count": len(failed),
+            "errors": [{"index": index, "error": str(error)} for index, error in failed],
+        }
+        return json_reply(body, 201 if body["success_count"] else 400)
+
+    async def _row(self, raw: Any, caller: Caller, header_params: dict[str, Any]) -> RefusedRequest | None:
+        try:
+            if not isinstance(raw, dict):
+                raise MalformedBody("A span must be a JSON object.")
+            await self._recorder.create_span(raw, caller, header_params)
+        except RefusedRequest as error:
+            return error
+        return None
+
+    async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """One span of the caller's organization."""
+        unique_id = request.match_info["unique_id"].rstrip("/")
+        row = await self._store.find(caller.organization_id, unique_id)
+        if row is None:
+            raise NotFound("Span not found.")
+        return json_reply(public(row))
+
+    async def list(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Newest first. A page past the end has no results and is no error: Respan's pager stops there."""
+        if request.method == "POST":
+            await _refuse_filters(request)
+        query = request.query
+        unknown = sorted(set(query) - _LIST_PARAMETERS - _PASSED_OVER)
+        if unknown:
+            raise MalformedBody(f"{', '.join(unknown)}: not supported; use {', '.join(sorted(_LIST_PARAMETERS))}.")
+        if query.get("sort_by", "-timestamp") not in _SORTS:
+            raise MalformedBody(f"sort_by: must be one of {', '.join(_SORTS)}.")
+        page = _positive(query.get("page", "1"), "page")
+        size = min(_positive(query.get("page_size", str(_PAGE_SIZE)), "page_size"), _PAGE_SIZE_AT_MOST)
+        offset = min((page - 1) * size, _LAST_ROW)
+        rows = await self._store.newest(caller.organization_id, _conditions(request), limit=size + 1, offset=offset)
+        results = [public(row) for row in rows[:size]]
+        return json_reply(
+            {
+                "count": len(results),
+                "next": _page_url(request, page + 1) if len(rows) > size else None,
+                "previous": _page_url(request, page - 1) if page > 1 else None,
+                "results": results,
+            }
+        )
+
+
+async def _refuse_filters(request: web.Request) -> None:
+    if not (await read_body(request)).strip():
+        return
+    if (await read_object(request)).get("filters"):
+        raise MalformedBody("filters: not supported by this gateway yet.")
+
+
+def _conditions(request: web.Request) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, sql in (("start_time", "timestamp >= ?"), ("end_time", "timestamp <= ?")):
+        if text := request.query.get(name):
+            try:
+                # A + that was not encoded arrives as a space.
+                found.append((sql, stored_time(_time.validate_python(text.replace(" ", "+")))))
+            except ValidationError:
+                raise MalformedBody(f"{name}: must be an ISO 8601 time.") from None
+    exact = ("environment", "log_type")
+    return found + [(f"{name} = ?", text) for name in exact if (text := request.query.get(name))]
+
+
+def _positive(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0):
+        raise MalformedBody(f"{name}: must be a whole number above 0.")
+    return int(text)
+
+
+def _page_url(request: web.Request, page: int) -> str:
+    return str(request.url.update_query(page=page))

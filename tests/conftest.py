@@ -1,0 +1,127 @@
+"""A real gateway in this process, on a real port, before a scripted upstream on another."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway import config
+from gateway.app import opened, served
+from gateway.clock import Clock
+from tests.fakes.clock import FakeClock
+from tests.fakes.upstream import ScriptedUpstream, answer_chat
+
+KEY = "test-key-of-org-a"
+OTHER_KEY = "test-key-of-org-b"
+
+_CONFIG = """
+[server]
+port = 0
+
+[store]
+path = '{folder}/spans.db'
+
+[[keys]]
+name = "team-a"
+key = "{key}"
+organization_id = "org-a"
+
+[[keys]]
+name = "team-b"
+key = "{other_key}"
+organization_id = "org-b"
+environment = "test"
+
+[[upstreams]]
+name = "main"
+base_url = "{upstream}/v1"
+api_key = "upstream-secret"
+"""
+
+
+@dataclass
+class Gateway:
+    """A running gateway. `session` carries the key of org-a."""
+
+    url: str
+    session: aiohttp.ClientSession
+    path: Path
+
+    async def post(self, span: Any, **kwargs: Any) -> tuple[int, Any]:
+        """Posts a span: status and reply."""
+        async with self.session.post("/api/request-logs/", json=span, **kwargs) as response:
+            return response.status, await response.json()
+
+    async def get(self, unique_id: str) -> dict[str, Any]:
+        """One stored span."""
+        async with self.session.get(f"/api/request-logs/{unique_id}/") as response:
+            assert response.status == 200, await response.text()
+            span: dict[str, Any] = await response.json()
+            return span
+
+    async def spans(self) -> list[dict[str, Any]]:
+        """All spans of org-a, newest first."""
+        async with self.session.get("/api/request-logs/list/?page_size=1000") as response:
+            assert response.status == 200, await response.text()
+            results: list[dict[str, Any]] = (await response.json())["results"]
+            return results
+
+    async def eventually(self, unique_id: str, settled: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The span once it looks as wanted: for what is put in after the commit. Fails by the test's time limit."""
+        async with asyncio.timeout(60):
+            while True:
+                async with self.session.get(f"/api/request-logs/{unique_id}/") as response:
+                    if response.status == 200 and settled(span := await response.json()):
+                        return span
+                await asyncio.sleep(0.01)
+
+    async def only_span(self) -> dict[str, Any]:
+        """The one span there is, waited for."""
+        async with asyncio.timeout(60):
+            while not (spans := await self.spans()):
+                await asyncio.sleep(0.01)
+        assert len(spans) == 1
+        return spans[0]
+
+
+StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    scripted = ScriptedUpstream(answer_chat)
+    await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[StartGateway]:
+    """Starts a gateway: `more` is TOML behind the usual upstream, `clock` a clock of the test's own."""
+    async with AsyncExitStack() as stack:
+
+        async def start(more: str = "", clock: Clock | None = None) -> Gateway:
+            text = _CONFIG.format(folder=tmp_path, key=KEY, other_key=OTHER_KEY, upstream=upstream.url) + more
+            settings = config.parse(text, "test.toml", {})
+            app = await stack.enter_async_context(opened(settings, clock))
+            url = await stack.enter_async_context(served(settings, app))
+            headers = {"Authorization": f"Bearer {KEY}"}
+            session = await stack.enter_async_context(aiohttp.ClientSession(url, headers=headers))
+            return Gateway(url, session, settings.store.path)
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> Gateway:
+    return await start_gateway()
