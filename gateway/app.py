@@ -14,6 +14,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
 from gateway.core import prices
+from gateway.errors import ListenError, StoreError
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
@@ -46,17 +47,38 @@ class LocalKey:
 
 
 def local_key(settings: Settings) -> LocalKey | None:
-    """Reads the key beside the database, or mints it (file mode 0600); None where the configuration has keys."""
+    """Reads the key beside the database, or mints it (file mode 0600); None where the configuration has keys.
+
+    Raises StoreError.
+    """
     if settings.keys:
         return None
     file = settings.store.path.with_name(settings.store.path.name + ".key")
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return LocalKey(file.read_text("utf-8").strip(), file, is_new=False)
+        return _read_key(file) if file.exists() else _mint_key(file)
+    except OSError as error:
+        raise StoreError(f"The key file {file} cannot be used: {error.strerror}.") from error
+
+
+def _read_key(file: Path) -> LocalKey:
+    key = file.read_text("utf-8").strip()
+    if not key:
+        raise StoreError(f"The key file {file} is empty: write a key into it, or delete it to have one made.")
+    return LocalKey(key, file, is_new=False)
+
+
+def _mint_key(file: Path) -> LocalKey:
     key = f"gw-{secrets.token_urlsafe(24)}"
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(f"{key}\n")
+    # Whoever finds the file finds the whole key in it, also when several processes start at once.
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as opened_draft:
+        opened_draft.write(f"{key}\n")
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        return _read_key(file)
+    finally:
+        draft.unlink()
     return LocalKey(key, file, is_new=True)
 
 
@@ -113,8 +135,8 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
 async def served(settings: Settings, app: web.Application, *, shared_port: bool = False) -> AsyncIterator[str]:
     """Serves an application and gives its URL; at the end, running calls may finish (`drain_s`).
 
-    Bodies come as they were sent, still compressed; a handler is cancelled when its client hangs up. Raises OSError
-    where the address cannot be had.
+    Bodies come as they were sent, still compressed; a handler is cancelled when its client hangs up. Raises
+    ListenError.
     """
     runner = web.AppRunner(
         app,
@@ -127,12 +149,19 @@ async def served(settings: Settings, app: web.Application, *, shared_port: bool 
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.server.host, settings.server.port, reuse_port=shared_port or None)
-        await site.start()
+        await _listen(runner, settings, shared_port=shared_port)
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings, *, shared_port: bool) -> None:
+    host, port = settings.server.host, settings.server.port
+    try:
+        await web.TCPSite(runner, host, port, reuse_port=shared_port or None).start()
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. Try another --port.") from error
 
 
 def _callers(settings: Settings) -> list[tuple[str, Caller]]:

@@ -6,13 +6,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__, config
 from gateway.app import LocalKey, local_key, opened, served
 from gateway.config import Settings
-from gateway.errors import ConfigError, StoreError
+from gateway.errors import ConfigError, GatewayError
 from gateway.workers import WORKER_ENV, Supervisor, parent_gone
 
 log = logging.getLogger("gateway")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
-    except StoreError as error:
+    except GatewayError as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
@@ -79,25 +79,20 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = _with_flags(config.load(options.config), options)
-    is_worker = WORKER_ENV in os.environ
-    if not is_worker and (key := local_key(settings)) is not None:
-        _show_key(key, settings)
-    if settings.server.workers > 1 and not is_worker:
-        return asyncio.run(Supervisor(settings, options.config).run(_announce))
-    return asyncio.run(serve(settings, shared_port=is_worker))
+    if WORKER_ENV in os.environ:
+        return asyncio.run(_run(settings, lambda url: _announce(url, None), shared_port=True))
+    key = local_key(settings)
+    if settings.server.workers > 1:
+        return asyncio.run(Supervisor(settings, options.config).run(lambda url: _announce(url, key)))
+    return asyncio.run(_run(settings, lambda url: _announce(url, key)))
 
 
-async def serve(settings: Settings, *, shared_port: bool = False) -> int:
+async def _run(settings: Settings, announce: Callable[[str], None], *, shared_port: bool = False) -> int:
     """Serves until SIGTERM or SIGINT; a second one ends at once."""
     stop = _stop_signal()
-    try:
-        async with opened(settings) as app, served(settings, app, shared_port=shared_port) as url:
-            _announce(url)
-            await (parent_gone(stop) if shared_port else stop.wait())
-    except OSError as error:
-        where = f"{settings.server.host}:{settings.server.port}"
-        print(f"Cannot listen on {where}: {error.strerror}. Choose another with --port.", file=sys.stderr)
-        return 1
+    async with opened(settings) as app, served(settings, app, shared_port=shared_port) as url:
+        announce(url)
+        await (parent_gone(stop) if shared_port else stop.wait())
     return 0
 
 
@@ -119,21 +114,17 @@ def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:
     return config.with_server(settings, given)
 
 
-def _announce(url: str) -> None:
+def _announce(url: str, key: LocalKey | None) -> None:
     print(f"listening on {url}", flush=True)
-
-
-def _show_key(key: LocalKey, settings: Settings) -> None:
-    if not key.is_new:
+    if key is not None and key.is_new:
+        print(
+            f"No [[keys]] are configured, so this one was made and kept in {key.file}:\n\n"
+            f"  export OPENAI_BASE_URL={url}/v1\n"
+            f"  export OPENAI_API_KEY={key.key}\n",
+            file=sys.stderr,
+        )
+    elif key is not None:
         print(f"The key is in {key.file}.", file=sys.stderr)
-        return
-    url = f"http://{settings.server.host}:{settings.server.port}/v1"
-    print(
-        f"No [[keys]] are configured, so this one was made and kept in {key.file}:\n\n"
-        f"  export OPENAI_BASE_URL={url}\n"
-        f"  export OPENAI_API_KEY={key.key}\n",
-        file=sys.stderr,
-    )
 
 
 def _stop_signal() -> asyncio.Event:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.core import secrets
 from gateway.errors import ConfigError
 
 MASK = "********"
@@ -57,7 +57,20 @@ def _exact_number(value: object) -> object:
     return value
 
 
+def _upstream_name(value: str) -> str:
+    if "/" in value or any(sign.isspace() for sign in value):
+        raise ValueError("must have no slash and no space: models are called NAME/model")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    return value
+
+
 Text = Annotated[str, Field(strict=True, min_length=1)]
+HttpUrl = Annotated[Text, AfterValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolved), Field(min_length=1)]
 Seconds = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
@@ -92,9 +105,9 @@ class Key(Section):
 
 
 class Upstream(Section):
-    name: Annotated[Text, Field(pattern=r"^[^/\s]+$")]
+    name: Annotated[Text, AfterValidator(_upstream_name)]
     kind: Literal["openai", "echo"] = "openai"
-    base_url: Annotated[Text, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    base_url: Annotated[HttpUrl | None, Field(repr=False)] = None
     api_key: Secret | None = None
     models: tuple[Text, ...] | None = None
     timeout_s: Seconds = 600
@@ -102,7 +115,7 @@ class Upstream(Section):
     connect_timeout_s: Seconds = 5
     inject_usage: Annotated[bool, Field(strict=True)] = True
     headers: dict[str, Secret] = {}
-    proxy: Annotated[Text, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    proxy: Annotated[HttpUrl | None, Field(repr=False)] = None
     ca_file: Path | None = None
 
     @model_validator(mode="before")
@@ -210,7 +223,7 @@ def _lines(section: Section) -> list[str]:
     return [
         f"{name} = {_shown(value)}"
         for name in type(section).model_fields
-        if (value := getattr(section, name)) is not None
+        if (value := getattr(section, name)) is not None and value != {}
     ]
 
 
@@ -225,14 +238,8 @@ def _shown(value: Any) -> str:
         case tuple():
             return "[" + ", ".join(_shown(item) for item in value) + "]"
         case dict():
-            return (
-                "{ "
-                + ", ".join(
-                    f'"{name}" = {_shown(item if secrets.is_secret(name) else item.get_secret_value())}'
-                    for name, item in value.items()
-                )
-                + " }"
-            )
+            # Values may come from the environment: any of them may be a secret.
+            return "{ " + ", ".join(f'"{name}" = "{MASK}"' for name in value) + " }"
         case float():
             return f"{value:g}"
     return str(value)

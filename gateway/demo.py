@@ -47,19 +47,15 @@ async def run(*, port: int | None, once: bool, stop: Callable[[], asyncio.Event]
         settings = config.parse(_CONFIG.format(port=chosen, path=path), "demo", os.environ)
         key = local_key(settings)
         assert key is not None
-        try:
-            async with opened(settings) as app, served(settings, app) as url:
-                async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key.key}"}) as session:
-                    with console.status("Making a few calls …"):
-                        await _make_calls(session)
-                    console.print(_table(await _spans(session), console.width))
-                if not once:
-                    _explain(console, url, key.key, has_openai=len(settings.upstreams) > 1)
-                    print(f"listening on {url}", flush=True)
-                    await stopped.wait()
-        except OSError as error:
-            Console(stderr=True).print(f"Cannot listen on port {chosen}: {error.strerror}. Choose another with --port.")
-            return 1
+        async with opened(settings) as app, served(settings, app) as url:
+            async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key.key}"}) as session:
+                with console.status("Making a few calls …"):
+                    await _make_calls(session)
+                console.print(_table(await _spans(session), console.width))
+            if not once:
+                _explain(console, url, key.key, has_openai=len(settings.upstreams) > 1)
+                print(f"listening on {url}", flush=True)
+                await stopped.wait()
     return 0
 
 
@@ -131,7 +127,7 @@ def _table(spans: list[dict[str, Any]], width: int) -> Table:
 
 
 def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _status(span: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ GatewayError
 │   ├── BodyTooLarge       413
 │   ├── InvalidSpan        422, every bad field named
 │   └── StoreFull          503, with Retry-After
+├── ListenError            the address cannot be had
 ├── StoreError             the database cannot be opened, or is from a newer version
 └── UpstreamError          an upstream did not answer properly
     ├── UpstreamUnreachable  502: refused, spoke no HTTP, or was gone before its head came
@@ -87,8 +88,12 @@ class StoreFull(RefusedRequest):
     retry_after_s = 1
 
 
+class ListenError(GatewayError):
+    """The address to listen on is taken or is not ours."""
+
+
 class StoreError(GatewayError):
-    """The database cannot be opened or is not ours."""
+    """The database or the key beside it cannot be opened or is not ours."""
 
 
 class UpstreamError(GatewayError):

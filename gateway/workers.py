@@ -15,6 +15,7 @@ from pathlib import Path
 from prometheus_client import multiprocess
 
 from gateway.config import Settings
+from gateway.errors import ListenError
 
 log = logging.getLogger(__name__)
 
@@ -117,5 +118,8 @@ def _reserved(host: str, port: int) -> Iterator[int]:
     with socket.socket(family, socket.SOCK_STREAM) as kept:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        kept.bind((host, port))
+        try:
+            kept.bind((host, port))
+        except OSError as error:
+            raise ListenError(f"Cannot listen on {host}:{port}: {error.strerror}. Try another --port.") from error
         yield kept.getsockname()[1]

@@ -1,0 +1,78 @@
+"""The gateway as a process of its own, started the way a user starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+GATEWAY = [sys.executable, "-m", "gateway"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what would change the gateway's defaults."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RESPAN_"))}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parent.parent), **more}
+
+
+def run(*arguments: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    return subprocess.run(
+        [*GATEWAY, *arguments], cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=120
+    )
+
+
+class Process:
+    """A running `gateway serve`."""
+
+    def __init__(self, folder: Path, *arguments: str, **env: str) -> None:
+        self.folder = folder
+        self._log = (folder / "stderr.txt").open("ab")
+        self.process = subprocess.Popen(
+            [*GATEWAY, "serve", "--port", "0", *arguments],
+            cwd=folder,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on "), f"{line!r}\n{self.log}"
+        self.url = line.removeprefix("listening on ").strip()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "stderr.txt").read_text()
+
+    @property
+    def key(self) -> str:
+        return (self.folder / "gateway.db.key").read_text().strip()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing in the process gets to run any more."""
+        self.process.kill()
+        self.process.wait(timeout=60)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def close(self) -> None:
+        self.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **env: str) -> Iterator[Process]:
+    """A running gateway with its database and key in `folder`; killed at the end if it still runs."""
+    process = Process(folder, *arguments, **env)
+    try:
+        yield process
+    finally:
+        process.close()

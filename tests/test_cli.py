@@ -1,0 +1,246 @@
+"""The commands, as processes."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import stat
+import sys
+from pathlib import Path
+
+import aiohttp
+import openai
+import pytest
+
+from gateway import __version__
+from tests.processes import environment, run, serving
+
+CHAT = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
+
+
+def span_rows(folder: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(folder / "gateway.db") as db:
+        return db.execute("SELECT model, status, prompt_tokens, completion_tokens FROM spans").fetchall()
+
+
+def test_help_names_every_command_and_flag(tmp_path: Path) -> None:
+    shown = run("--help", folder=tmp_path)
+    assert shown.returncode == 0
+    for command, flags in {
+        "serve": ["--config", "--host", "--port", "--workers"],
+        "check": ["--config"],
+        "demo": ["--port", "--once"],
+    }.items():
+        assert re.search(rf"^ +{command} ", shown.stdout, re.MULTILINE)
+        text = run(command, "--help", folder=tmp_path).stdout
+        assert all(flag in text for flag in flags)
+    assert run("--version", folder=tmp_path).stdout == f"gateway {__version__}\n"
+
+
+def test_check_prints_the_settings_or_every_mistake(tmp_path: Path) -> None:
+    good = run("check", folder=tmp_path)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert 'name = "echo"' in good.stdout
+    (tmp_path / "config.toml").write_text("[server]\nprot = 1\nworkers = 0\n")
+    bad = run("check", folder=tmp_path)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert len(bad.stderr.splitlines()) == 2
+    assert run("serve", folder=tmp_path).stderr == bad.stderr
+
+
+def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path: Path) -> None:
+    with serving(tmp_path) as gateway:
+        assert f"export OPENAI_BASE_URL={gateway.url}/v1" in gateway.log
+        assert f"export OPENAI_API_KEY={gateway.key}" in gateway.log
+        for name in ("gateway.db", "gateway.db.key"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
+            answer = client.chat.completions.create(
+                model="echo", messages=[{"role": "user", "content": "one two three"}]
+            )
+        assert answer.choices[0].message.content == "one two three"
+        assert gateway.stop() == 0
+    assert span_rows(tmp_path) == [("echo", "success", 3, 3)]
+    with serving(tmp_path) as again:
+        assert again.log.count(again.key) == 1, "a later start names the file only"
+        assert again.log.rstrip().endswith("The key is in gateway.db.key.")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for workers in ("1", "2"):
+            ended = run("serve", "--port", port, "--workers", workers, folder=tmp_path)
+            assert ended.returncode == 1
+            assert ended.stderr == f"Cannot listen on 127.0.0.1:{port}: Address already in use. Try another --port.\n"
+
+
+def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gateway.db").write_text("no database at all, but longer than a header of SQLite has to be" * 20)
+    ended = run("serve", "--port", "0", folder=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr == "The database gateway.db cannot be used: file is not a database.\n"
+
+
+def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gateway.db.key").touch()
+    ended = run("serve", "--port", "0", folder=tmp_path)
+    assert ended.returncode == 1
+    assert "The key file gateway.db.key is empty" in ended.stderr
+
+
+async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path: Path) -> None:
+    with serving(tmp_path) as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        words = " ".join(str(number) for number in range(150))
+        body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+        async with aiohttp.ClientSession(gateway.url, headers=headers) as session:
+            async with session.post("/v1/chat/completions", json=body) as response:
+                first = await response.content.readuntil(b"\n\n")
+                gateway.process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(30):
+                    await _refused(gateway.url)
+                rest = await response.content.read()
+            text = (first + rest).decode()
+        assert text.endswith("data: [DONE]\n\n")
+        said = [json.loads(line[6:])["choices"][0]["delta"] for line in text.splitlines() if line.startswith("data: {")]
+        assert "".join(delta.get("content") or "" for delta in said) == words
+        assert await asyncio.to_thread(gateway.process.wait, 60) == 0
+    assert span_rows(tmp_path) == [("echo", "success", 150, 150)]
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        words = " ".join(str(number) for number in range(150))
+        body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+        async with (
+            aiohttp.ClientSession(gateway.url, headers=headers) as session,
+            session.post("/v1/chat/completions", json=body) as response,
+        ):
+            await response.content.readuntil(b"\n\n")
+            gateway.process.send_signal(signal.SIGTERM)
+            await _refused(gateway.url)
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.process.wait, 60) == 128 + signal.SIGTERM
+
+
+async def _refused(url: str) -> None:
+    """Waits until a new connection is refused."""
+    host, port = url.removeprefix("http://").split(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionError:
+            return
+        writer.close()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_span_is_on_disk_when_its_201_arrives(tmp_path: Path, workers: int) -> None:
+    """Kills the process with SIGKILL right behind the 201, again and again on the same file."""
+    posted: list[str] = []
+    for _ in range(5):
+        with serving(tmp_path, "--workers", str(workers)) as gateway:
+            headers = {"Authorization": f"Bearer {gateway.key}"}
+            async with aiohttp.ClientSession(gateway.url, headers=headers) as session:
+                span = {"model": "m", "log_type": "tool", "input": "x" * 2000}
+                async with session.post("/api/request-logs/", json=span) as response:
+                    assert response.status == 201
+                    body = await response.read()
+                gateway.kill()
+                posted.append(json.loads(body)["unique_id"])
+    with sqlite3.connect(tmp_path / "gateway.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        stored = [unique_id for (unique_id,) in db.execute("SELECT unique_id FROM spans")]
+    assert sorted(stored) == sorted(posted)
+
+
+async def test_a_reply_read_to_its_end_has_its_span_on_disk(tmp_path: Path) -> None:
+    seen: list[str] = []
+    for stream in (False, True) * 3:
+        with serving(tmp_path) as gateway:
+            headers = {"Authorization": f"Bearer {gateway.key}"}
+            async with aiohttp.ClientSession(gateway.url, headers=headers) as session:
+                async with session.post("/v1/chat/completions", json={**CHAT, "stream": stream}) as response:
+                    await response.read()
+                gateway.kill()
+                seen.append(response.headers["X-Respan-Log-Id"])
+    with sqlite3.connect(tmp_path / "gateway.db") as db:
+        stored = dict(db.execute("SELECT unique_id, status FROM spans").fetchall())
+    assert stored == dict.fromkeys(seen, "success")
+
+
+async def test_workers_share_the_port_and_the_metrics_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        answered = 0
+        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(force_close=True)) as session:
+            children = await _children(gateway.process.pid, 2)
+            for _ in range(20):
+                async with session.post(f"{gateway.url}/v1/chat/completions", json=CHAT) as response:
+                    assert response.status == 200
+                    answered += 1
+            async with session.get(f"{gateway.url}/metrics") as response:
+                text = await response.text()
+            assert f'gateway_calls_total{{outcome="success",upstream="echo"}} {answered}.0' in text
+            os.kill(children[0], signal.SIGKILL)
+            replaced = await _children(gateway.process.pid, 2, without=children[0])
+            assert children[1] in replaced
+        assert await asyncio.to_thread(gateway.stop) == 0
+    assert len(span_rows(tmp_path)) == answered
+    assert "A worker ended with status -9; starting another." in (tmp_path / "stderr.txt").read_text()
+
+
+async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as gateway:
+        children = await _children(gateway.process.pid, 2)
+        gateway.kill()
+        async with asyncio.timeout(60):
+            while any(Path(f"/proc/{child}").exists() for child in children):
+                await asyncio.sleep(0.01)
+
+
+async def _children(parent: int, number: int, without: int | None = None) -> list[int]:
+    """The processes of a parent, once there are so many."""
+    async with asyncio.timeout(60):
+        while True:
+            found = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+            if len(found) == number and without not in found:
+                return found
+            await asyncio.sleep(0.01)
+
+
+def test_demo_shows_its_spans(tmp_path: Path) -> None:
+    shown = run("demo", "--once", folder=tmp_path, COLUMNS="160")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert sum(row[:2] == ["echo", "success"] for row in rows) == 3
+    assert sum(row[1:3] == ["failed", "404"] for row in rows) == 1
+    for name in ("plan a trip", "look up the…", "advise", "get_weather(…)"):
+        assert name in shown.stdout
+    assert list(tmp_path.iterdir()) == [], "the demo leaves nothing behind"
+
+
+async def test_demo_goes_on_serving_and_says_how_to_use_it(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "demo", "--port", "0", cwd=tmp_path, env=environment(COLUMNS="160"),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    text = ""
+    async with asyncio.timeout(60):
+        while "listening on" not in text:
+            text += (await process.stdout.readline()).decode()
+    match = re.search(r'base_url="(.*)/v1", api_key="(.*)"', text)
+    assert match
+    async with openai.AsyncOpenAI(base_url=f"{match[1]}/v1", api_key=match[2], max_retries=0) as client:
+        answer = await client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "hi"}])
+    assert answer.choices[0].message.content == "hi"
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0
