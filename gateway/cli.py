@@ -115,7 +115,6 @@ def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:
 
 
 def _announce(url: str, key: LocalKey | None) -> None:
-    print(f"listening on {url}", flush=True)
     if key is not None and key.is_new:
         print(
             f"No [[keys]] are configured, so this one was made and kept in {key.file}:\n\n"
@@ -125,6 +124,8 @@ def _announce(url: str, key: LocalKey | None) -> None:
         )
     elif key is not None:
         print(f"The key is in {key.file}.", file=sys.stderr)
+    # The last thing said: who waits for this line finds the key told already.
+    print(f"listening on {url}", flush=True)
 
 
 def _stop_signal() -> asyncio.Event:
