@@ -13,7 +13,7 @@ from gateway.core.complete import Draft
 from gateway.core.prices import PriceList
 from gateway.core.reading import public
 from gateway.core.span import validate, validate_leniently
-from gateway.errors import GatewayError, StoreFull
+from gateway.errors import GatewayError, MalformedBody, StoreFull
 from gateway.metrics import Metrics
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
@@ -119,10 +119,12 @@ class Recorder:
         fields = aliases.merge(raw, header_params)
         if not fields.get("model"):
             fields.pop("model", None)
-        if not fields.get("unique_id"):
+        if fields.get("unique_id", "") == "":
             fields["unique_id"] = self._clock.new_id()
         fields.setdefault("log_method", "logging_api")
         draft = Draft(validate({**fields, **_of(caller)}))
+        if deep := content.too_deep(draft.span):
+            raise MalformedBody(f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels.")
         complete.complete(draft, self._clock.now())
         return draft
 
@@ -132,6 +134,9 @@ class Recorder:
         span, wrong = validate_leniently({name: value for name, value in fields.items() if value is not None})
         for name, texts in wrong.items():
             ignored.append(f"{name} dropped: {' '.join(texts)}")
+        for name in content.too_deep(span):
+            content.put(span, name, None)
+            ignored.append(f"{name} dropped: nested deeper than {content.DEPTH_AT_MOST} levels")
         for text in ignored:
             complete.warn(span, text)
         draft = Draft(span, measured=True, generating_s=measured.generating_s)
@@ -147,6 +152,7 @@ class Recorder:
             content.drop(span)
         span.full_request = secrets.masked(span.full_request)
         span.full_response = secrets.masked(span.full_response)
+        span.extras.update(secrets.masked(span.extras))
         if was_cut := content.cut(span, self._max_content_bytes):
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
             if span.status == complete.SUCCESS:

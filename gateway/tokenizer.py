@@ -33,49 +33,59 @@ class Tokenizer:
     async def count(self, model: str, wanted: Mapping[str, Countable]) -> dict[str, Counted]:
         """How many tokens each of the wanted texts has for this model. Never raises."""
         texts = {name: countable.texts for name, countable in wanted.items()}
-        counted = await self._ask(model, texts)
+        counted = await self._ask(model, texts) if self._waiting < _WAITING_AT_MOST else None
+        if counted is None:
+            counted = {name: estimate(items) for name, items in texts.items()}
         return {
             name: Counted(counted[name].tokens + countable.extra, counted[name].tokenizer)
             for name, countable in wanted.items()
         }
 
-    async def _ask(self, model: str, texts: dict[str, tuple[str, ...]]) -> dict[str, Counted]:
-        if self._waiting < _WAITING_AT_MOST:
-            self._waiting += 1
-            try:
-                async with self._turn, asyncio.timeout(_ANSWER_WITHIN_S):
-                    answer = await self._exchange({"model": model, "texts": texts})
-                encoding = answer["encoding"]
-                return {name: Counted(answer["counts"][name], encoding) for name in texts}
-            except (OSError, ValueError, KeyError, TypeError, TimeoutError) as error:
-                log.warning("Tokens are estimated from the length (%s: %s)", type(error).__name__, error)
-                await self.close()
-            finally:
-                self._waiting -= 1
-        return {name: estimate(items) for name, items in texts.items()}
+    async def close(self) -> None:
+        """Ends the child, if there is one, after the question it is at."""
+        async with self._turn:
+            await self._end()
+
+    async def _ask(self, model: str, texts: dict[str, tuple[str, ...]]) -> dict[str, Counted] | None:
+        self._waiting += 1
+        try:
+            async with self._turn:
+                answer = await self._answer({"model": model, "texts": texts})
+        finally:
+            self._waiting -= 1
+        if "error" in answer:
+            log.warning("Tokens are estimated from the length: %s", answer["error"])
+            return None
+        return {name: Counted(answer["counts"][name], answer["encoding"]) for name in texts}
+
+    async def _answer(self, question: object) -> dict[str, Any]:
+        """The child's answer, or what went wrong; a child whose answer did not come is ended."""
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                return await self._exchange(question)
+        except (OSError, ValueError, TimeoutError) as error:
+            await self._end()
+            return {"error": f"{type(error).__name__} {error}"}
+        except asyncio.CancelledError:
+            # A half-done exchange would answer the next question.
+            await self._end()
+            raise
 
     async def _exchange(self, question: object) -> dict[str, Any]:
         if self._child is None or self._child.returncode is not None:
+            await self._end()
             self._child = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         child = self._child
         assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(json.dumps(question).encode() + b"\n")
-            await child.stdin.drain()
-            line = await child.stdout.readline()
-        except asyncio.CancelledError:
-            # A half-done exchange would answer the next question.
-            child.kill()
-            raise
+        child.stdin.write(json.dumps(question).encode() + b"\n")
+        await child.stdin.drain()
+        line = await child.stdout.readline()
         if not line:
             raise OSError("the tokenizer process ended")
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ValueError(answer["error"])
         return answer
 
-    async def close(self) -> None:
-        """Ends the child, if there is one."""
+    async def _end(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             with contextlib.suppress(ProcessLookupError):

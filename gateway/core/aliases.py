@@ -22,26 +22,23 @@ NESTED = ("respan_params", "keywordsai_params")
 PARAMS_HEADERS = ("X-Data-Respan-Params", "X-Data-Keywordsai-Params")
 
 # These come from the key and the gateway; a body never sets them.
-_OURS = frozenset({"organization_id", "organization_key_id", "organization_key_name", "environment", "message"})
+_OURS = frozenset({"organization_id", "organization_key_id", "organization_key_name", "environment"})
+# What an object holds that is a field of the span too: (its name there, the field's name).
+_OF_CUSTOMER = (("customer_identifier", "customer_identifier"), ("email", "customer_email"), ("name", "customer_name"))
+_OF_PROMPT = ("prompt_id", "prompt_name", "is_custom_prompt")
 
 
 def merge(raw: Mapping[str, Any], header_params: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that one request says about its span, under public names. `raw` is not changed."""
-    top = _layer({name: value for name, value in raw.items() if name not in NESTED})
+    top = _layer(raw)
     header = _layer(header_params or {})
-    nested = _layer(nested_params(raw))
-    merged = {**top, **header, **nested}
+    preferred, legacy = (_layer(_as_object(raw.get(name)) or {}) for name in NESTED)
+    merged = {**top, **header, **legacy, **preferred}
     # For variables alone the top level wins, name by name.
-    variables = [layer["variables"] for layer in (header, nested, top) if "variables" in layer]
+    variables = [layer["variables"] for layer in (header, legacy, preferred, top) if "variables" in layer]
     if len(variables) > 1:
         merged["variables"] = _merged_objects(variables)
     return merged
-
-
-def nested_params(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """respan_params over keywordsai_params, name by name; each an object or a JSON string of one, else ignored."""
-    preferred, legacy = (_as_object(raw.get(name)) or {} for name in NESTED)
-    return {**legacy, **{name: value for name, value in preferred.items() if value is not None}}
 
 
 def header_params(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -70,15 +67,11 @@ def _layer(fields: Mapping[str, Any]) -> dict[str, Any]:
         if fields.get(alias) is not None:
             layer.setdefault(name, fields[alias])
     if customer := _as_object(layer.get("customer_params")):
-        for name, promoted in (
-            ("customer_identifier", "customer_identifier"),
-            ("email", "customer_email"),
-            ("name", "customer_name"),
-        ):
+        for name, promoted in _OF_CUSTOMER:
             if customer.get(name) is not None:
                 layer[promoted] = customer[name]
     if prompt := _as_object(layer.get("prompt")):
-        for name in ("prompt_id", "prompt_name"):
+        for name in _OF_PROMPT:
             if prompt.get(name) is not None:
                 layer.setdefault(name, prompt[name])
     return layer

@@ -72,19 +72,28 @@ def _shift(time: datetime, by: timedelta) -> datetime | None:
 
 
 def _counts(span: Span) -> bool:
-    """Counts from the usage object, where they were not sent by themselves."""
+    """Counts from the usage object, where they were not sent by themselves; whether the prompt's excludes cached ones.
+
+    What a usage object says beside a count holds for its own count only, not for another one that was sent for it.
+    """
     reported = usage.read(span.usage or {})
+    own_prompt = _differ(span.prompt_tokens, reported.prompt_tokens)
+    own_completion = _differ(span.completion_tokens, reported.completion_tokens)
     for name, value in (
         ("prompt_tokens", reported.prompt_tokens),
         ("completion_tokens", reported.completion_tokens),
         ("prompt_cache_hit_tokens", reported.cached_tokens),
         ("prompt_cache_creation_tokens", reported.cache_creation_tokens),
         ("reasoning_tokens", reported.reasoning_tokens),
-        ("total_request_tokens", reported.total_tokens),
+        ("total_request_tokens", None if own_prompt or own_completion else reported.total_tokens),
     ):
         if getattr(span, name) is None:
             setattr(span, name, value)
-    return reported.cache_is_extra
+    return reported.cache_is_extra and not own_prompt
+
+
+def _differ(sent: int | None, reported: int | None) -> bool:
+    return sent is not None and reported is not None and sent != reported
 
 
 def wanted(draft: Draft) -> dict[str, tokens.Countable]:
@@ -145,8 +154,12 @@ def _cost(
         exact = _computed_cost(span, paid, find)
     if exact is None or _within_64_bits(exact) is not None:
         return exact
-    # More than nine million USD in one span: the store has no whole number for it.
-    return float(exact)
+    try:
+        # More than nine million USD in one span: the store has no whole number for it.
+        return float(exact)
+    except OverflowError:
+        warn(span, "cost left out: it is too large to be stored")
+        return None
 
 
 def _computed_cost(

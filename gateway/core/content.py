@@ -9,8 +9,13 @@ from gateway.core.span import CONTENT, Span
 CONVERSATIONS = frozenset({"chat", "completion", "text", "response", "generation"})
 
 _MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "refusal"})
+# Far from where Python's own recursion ends, on the way in as well as on the way out.
+DEPTH_AT_MOST = 250
 # The last to be cut comes first.
 _KEEP_ORDER = ("output", "input", "tool_calls", "full_response", "full_request", "tools", "variables")
+# Fields of this part of the room, or less, are cut only after all larger ones.
+_SMALL = 1 / 100
+_OTHER_TEXTS = ("metadata", "properties", "customer_params", "usage", "error_message", "note")
 
 
 def fold_legacy(span: Span) -> None:
@@ -33,7 +38,8 @@ def _read_chat(value: Any) -> Any:
     """A JSON string of messages is read; any other text stays text, also where it happens to be JSON."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         parsed = parse_or_none(value)
-        if _is_message(parsed) or (isinstance(parsed, list) and parsed and all(map(_is_message, parsed))):
+        messages = parsed if isinstance(parsed, list) else [parsed]
+        if messages and all(map(_is_message, messages)) and not _is_deeper(parsed, DEPTH_AT_MOST):
             return parsed
     return value
 
@@ -65,10 +71,13 @@ def completion_message(value: Any) -> dict[str, Any] | None:
             return message if isinstance(message, dict) else completion_message(choices[0].get("text"))
         if _MESSAGE_KEYS & value.keys():
             return value
+        if isinstance(value.get("output"), list):
+            return completion_message(value["output"])
     if isinstance(value, list):
         messages = [item for item in value if isinstance(item, dict) and _MESSAGE_KEYS & item.keys()]
         if messages:
-            return messages[0]
+            # Among the items of a Responses answer, reasoning may come before the message.
+            return next((item for item in messages if "role" in item), messages[0])
     return {"role": "assistant", "content": _as_text(value)}
 
 
@@ -83,6 +92,30 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else dump(value)
 
 
+def too_deep(span: Span) -> list[str]:
+    """The fields that are nested deeper than DEPTH_AT_MOST."""
+    fields = {**{name: getattr(span, name) for name in Span.model_fields}, **span.extras}
+    return [name for name, value in fields.items() if _is_deeper(value, DEPTH_AT_MOST)]
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
+            return False
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return True
+
+
+def put(span: Span, name: str, value: Any) -> None:
+    """Sets a field or an extra."""
+    if name in Span.model_fields:
+        setattr(span, name, value)
+    else:
+        span.extras[name] = value
+
+
 def drop(span: Span) -> None:
     """Takes out what was said, for `disable_log`; numbers and names stay."""
     for name in CONTENT:
@@ -92,76 +125,79 @@ def drop(span: Span) -> None:
 
 def cut(span: Span, limit: int) -> list[str]:
     """Cuts long texts so that the content fits in `limit` bytes of JSON; gives the names of the fields it cut."""
-    sizes = {name: len(dump(value).encode("utf-8", "replace")) for name, value in _contents(span).items()}
+    sizes = {name: _size(value) for name, value in _contents(span).items()}
     if sum(sizes.values()) <= limit:
         return []
     was_cut: list[str] = []
     left = limit
-    for name in (*_KEEP_ORDER, *(name for name in sizes if name not in _KEEP_ORDER)):
-        size = sizes.get(name, 0)
-        if size > left:
-            value = shorten(_contents(span)[name], left)
-            if name in Span.model_fields:
-                setattr(span, name, value)
-            else:
-                span.extras[name] = value
-            size = min(size, left)
+    for name in sorted(sizes, key=lambda name: (sizes[name] > limit * _SMALL, _rank(name))):
+        if sizes[name] > left:
+            put(span, name, shorten(_contents(span)[name], left))
             was_cut.append(name)
-        left -= size
+        left -= min(sizes[name], left)
     return was_cut
 
 
+def _rank(name: str) -> int:
+    return _KEEP_ORDER.index(name) if name in _KEEP_ORDER else len(_KEEP_ORDER)
+
+
 def _contents(span: Span) -> dict[str, Any]:
-    named = {name: getattr(span, name) for name in (*CONTENT, "metadata", "properties")}
+    named = {name: getattr(span, name) for name in (*CONTENT, *_OTHER_TEXTS)}
     return {name: value for name, value in {**named, **span.extras}.items() if value is not None}
 
 
 def shorten(value: Any, limit: int) -> Any:
-    """The value with its longest texts cut to one length, such that its JSON has at most `limit` bytes.
+    """The value with its longest texts cut to one size, such that its JSON has at most `limit` bytes.
 
     A value that is too large without any long text becomes null.
     """
-    lengths = sorted(_text_lengths(value))
-    excess = len(dump(value).encode("utf-8", "replace")) - limit
-    longest = _cut_length(lengths, excess)
+    longest = _cut_size(sorted(_text_sizes(value)), _size(value) - limit)
     while longest > len(_MARK):
         shorter = _with_texts_cut(value, longest)
-        if len(dump(shorter).encode("utf-8", "replace")) <= limit:
+        if _size(shorter) <= limit:
             return shorter
-        longest //= 2
+        # Texts that need more bytes at their beginning than at their end.
+        longest = longest * 3 // 4
     return None
 
 
-_MARK = "… [cut]"
+_MARK = "... [cut]"
 
 
-def _cut_length(lengths: list[int], excess: int) -> int:
-    """The length to which the longest texts have to be cut so that `excess` characters go away."""
+def _size(value: Any) -> int:
+    """How many bytes of JSON a value has, a text without its quotes."""
+    return len(dump(value).encode()) - (2 if isinstance(value, str) else 0)
+
+
+def _cut_size(sizes: list[int], excess: int) -> int:
+    """The size to which the longest texts have to be cut so that `excess` bytes go away."""
     gained = 0
-    for number, (longer, shorter) in enumerate(zip(reversed(lengths), [*reversed(lengths[:-1]), 0], strict=True), 1):
+    for number, (longer, shorter) in enumerate(zip(reversed(sizes), [*reversed(sizes[:-1]), 0], strict=False), 1):
         gained += (longer - shorter) * number
         if gained >= excess:
             return shorter + (gained - excess) // number
     return 0
 
 
-def _text_lengths(value: Any) -> list[int]:
-    lengths: list[int] = []
+def _text_sizes(value: Any) -> list[int]:
+    sizes: list[int] = []
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
-            lengths.append(len(item))
+            sizes.append(_size(item))
         elif isinstance(item, dict):
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-    return lengths
+    return sizes
 
 
 def _with_texts_cut(value: Any, longest: int) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= longest else value[: longest - len(_MARK)] + _MARK
+        size = _size(value)
+        return value if size <= longest else value[: len(value) * (longest - len(_MARK)) // size] + _MARK
     if isinstance(value, dict):
         return {key: _with_texts_cut(item, longest) for key, item in value.items()}
     if isinstance(value, list):

@@ -15,10 +15,13 @@ _line_end = rb"(?:\r\n|\n|\r(?!\n))"
 _event_end = re.compile(_line_end * 2)
 # Blank lines and comments in front of an event are no part of a chunk: they pass at once.
 _before_event = re.compile(rb"(?:(?::[^\r\n]*)?" + _line_end + rb")+")
-_done = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
+_done = re.compile(rb"[\r\n]data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
 _done_reach = 32
-_usage = re.compile(rb'"usage"\s*:\s*\{')
-_has_choice = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]')
+# JSON may go on over several data lines.
+_gap = rb"(?:\s|data:)*+"
+_usage = re.compile(rb'"usage"' + _gap + rb":" + _gap + rb"\{")
+# No JSON value begins with d: that is a data line which is still coming.
+_has_choice = re.compile(rb'"choices"' + _gap + rb":" + _gap + rb"\[" + _gap + rb"[^\]\sd]")
 
 
 class Gate(Protocol):
@@ -127,7 +130,7 @@ class UsageGate:
     def _release(self) -> bytes:
         """The part of the incomplete event that cannot belong to a usage chunk."""
         held = self._event[self._sent :]
-        if not held or (self._sent == 0 and len(held) <= _HELD_AT_MOST and not _has_choice.search(held)):
+        if not held or (self._sent == 0 and len(held) <= _HELD_AT_MOST and _may_become_usage_chunk(held)):
             return b""
         # Only the end of what has been passed on is needed, to see where the event ends.
         self._event = self._event[-3:]
@@ -135,9 +138,24 @@ class UsageGate:
         return held
 
 
+def _may_become_usage_chunk(start: bytes) -> bool:
+    if _has_choice.search(start):
+        return False
+    first = next((data for line in _data_lines(start) if (data := line.strip())), b"{")
+    return first.startswith(b"{")
+
+
 def _is_usage_chunk(event: bytes) -> bool:
     if not _usage.search(event):
         return False
-    data = b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
-    chunk: Any = parse_or_none(data.decode("utf-8", "replace"))
-    return isinstance(chunk, dict) and isinstance(chunk.get("usage"), dict) and not chunk.get("choices")
+    chunk: Any = parse_or_none(b"\n".join(_data_lines(event)).decode("utf-8", "replace"))
+    return (
+        isinstance(chunk, dict)
+        and isinstance(chunk.get("usage"), dict)
+        and not chunk.get("choices")
+        and not chunk.get("error")
+    )
+
+
+def _data_lines(event: bytes) -> list[bytes]:
+    return [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]

@@ -1,5 +1,6 @@
 """JSON in and out, for text that comes from anywhere."""
 
+import codecs
 import json
 import math
 from typing import Any
@@ -9,33 +10,59 @@ from gateway.errors import MalformedBody
 # NaN and Infinity are no JSON, but Python programs send them. As strings they keep their text in free-form
 # fields, and a typed field turns them down by name.
 _decoder = json.JSONDecoder(parse_constant=str)
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+# Python turns no text of more than some thousand digits into an integer: such a one stays a string, too.
+_long_decoder = json.JSONDecoder(parse_constant=str, parse_int=_integer)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ascii_encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
+# UTF-32 first: its little-endian mark begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
-def decode_text(body: bytes) -> tuple[str, str]:
-    """The text of a JSON body and the name of its encoding (UTF-8, 16 or 32, told apart as RFC 4627 section 3 does).
 
-    Raises MalformedBody.
+def decode_text(body: bytes) -> tuple[str, bytes, str]:
+    """The text of a JSON body, its byte order mark and the name of its encoding.
+
+    UTF-8, 16 or 32, told apart as RFC 4627 section 3 does. Raises MalformedBody.
     """
-    encoding = json.detect_encoding(body)
+    mark, encoding = next(
+        ((mark, name) for mark, name in _MARKS if body.startswith(mark)), (b"", json.detect_encoding(body))
+    )
     try:
-        return body.decode(encoding, "surrogatepass"), encoding
+        return body[len(mark) :].decode(encoding, "surrogatepass"), mark, encoding
     except UnicodeDecodeError as error:
-        raise MalformedBody(f"The body is not valid {encoding.upper()} text (byte {error.start}).") from None
+        at = len(mark) + error.start
+        raise MalformedBody(f"The body is not valid {encoding.upper()} text (byte {at}).") from None
 
 
 def parse(body: bytes | str) -> Any:
     """Any JSON value. Raises MalformedBody."""
     text = body if isinstance(body, str) else decode_text(body)[0]
     try:
-        return _decoder.decode(text)
+        try:
+            return _decoder.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            return _long_decoder.decode(text)
     except json.JSONDecodeError as error:
         raise MalformedBody(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         ) from None
-    except ValueError:
-        raise MalformedBody("The body holds a number with too many digits.") from None
     except RecursionError:
         raise MalformedBody("The body is nested too deeply.") from None
 
@@ -53,6 +80,14 @@ def parse_or_none(body: bytes | str) -> Any:
     try:
         return parse(body)
     except MalformedBody:
+        return None
+
+
+def parse_at(text: str, start: int) -> Any:
+    """The JSON value that begins at `start`, whatever follows it, or None where there is none."""
+    try:
+        return _decoder.raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
         return None
 
 

@@ -3,17 +3,18 @@
 The meter works on a copy of the bytes. Nothing here can fail the relay, and what it keeps is bounded.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.assemble import AnyAssembly, Assembly, ChatAssembly, MessagesAssembly, ResponsesAssembly
 from gateway.core.encoding import BodyDecoder
-from gateway.core.jsontext import parse_or_none
+from gateway.core.jsontext import parse_at, parse_or_none
 from gateway.core.sse import EventParser
 
 _PARSE_AFTER = 32 * 1024
 _TAIL = 64 * 1024
-_UNREADABLE = "the answer is compressed in a way that cannot be read"
+_usage = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
 @dataclass(slots=True)
@@ -47,24 +48,27 @@ class Meter(Protocol):
         ...
 
     def read(self) -> Reading:
-        """What has been measured so far."""
+        """What has been measured; an event that is still incomplete counts as the last one."""
         ...
 
 
 class StreamMeter:
     """For an event stream. Pieces are parsed some time after they came, off the relay's way."""
 
-    def __init__(self, log_type: str, limit: int, content_encoding: str = "") -> None:
+    def __init__(self, dialect: str, limit: int, content_encoding: str = "") -> None:
         self._events = EventParser(limit)
-        self._assembly = _assembly(log_type)
+        self._dialect = dialect
+        self._assembly = _assembly(dialect)
         self._reading = Reading()
         self._waiting: list[tuple[float, bytes]] = []
         self._waiting_size = 0
+        self._last_at = 0.0
         self._left = limit
         self._decoder = BodyDecoder(content_encoding, limit)
         self._unread = 0
 
     def feed(self, at: float, piece: bytes) -> None:
+        self._last_at = at
         self._waiting.append((at, piece))
         self._waiting_size += len(piece)
         if self._waiting_size >= _PARSE_AFTER:
@@ -72,6 +76,7 @@ class StreamMeter:
 
     def read(self) -> Reading:
         self._parse()
+        self._parse_last()
         reading, assembly = self._reading, self._assembly
         reading.usage, reading.model, reading.error = assembly.usage, assembly.model, assembly.error
         reading.response = assembly.result()
@@ -81,8 +86,8 @@ class StreamMeter:
             reading.warnings.append(f"{self._unread} events of the stream were no JSON objects")
         if self._events.overlong or self._left < 0:
             reading.warnings.append("the stream was too long to keep whole")
-        if not self._decoder.readable:
-            reading.warnings.append(_UNREADABLE)
+        if self._decoder.problem:
+            reading.warnings.append(self._decoder.problem)
             reading.understood = True
         return reading
 
@@ -92,8 +97,16 @@ class StreamMeter:
             for event in self._events.feed(self._decoder.feed(piece)):
                 self._event(at, event.data)
 
+    def _parse_last(self) -> None:
+        """Some leave out the last blank line. What is only half there counts for nothing."""
+        last = self._events.end()
+        if last is not None and (_is_done(last.data) or isinstance(parse_or_none(last.data), dict)):
+            self._event(self._last_at, last.data)
+
     def _event(self, at: float, data: str) -> None:
-        if data.strip() == "[DONE]":
+        if not data or data.isspace():
+            return
+        if _is_done(data):
             self._reading.done = self._reading.understood = True
             return
         value = parse_or_none(data)
@@ -101,14 +114,22 @@ class StreamMeter:
             self._unread += 1
             return
         self._left -= len(data)
-        if self._left < 0:
-            # Too much to keep: only its usage still counts.
-            value = {name: value[name] for name in ("type", "usage", "model", "error") if name in value}
         self._reading.understood = True
-        if self._assembly.add(value):
+        if self._add(value):
             if self._reading.first_generated_at is None:
                 self._reading.first_generated_at = at
             self._reading.last_generated_at = at
+
+    def _add(self, value: dict[str, Any]) -> bool:
+        if self._left >= 0:
+            return self._assembly.add(value)
+        # Too much to keep: only its time and its usage still count.
+        alone = _assembly(self._dialect)
+        generated = alone.add(value)
+        self._assembly.add({name: value[name] for name in ("type", "usage", "model", "error") if name in value})
+        if "usage" not in value and alone.usage is not None:
+            self._assembly.usage = alone.usage
+        return generated
 
 
 class BodyMeter:
@@ -119,45 +140,41 @@ class BodyMeter:
         self._decoder = BodyDecoder(content_encoding, limit)
         self._json = json
         self._pieces: list[bytes] = []
-        self._tail = b""
+        self._kept = 0
         self._size = 0
 
     def feed(self, at: float, piece: bytes) -> None:
         piece = self._decoder.feed(piece)
         self._size += len(piece)
-        if self._size <= self._limit:
+        if self._json:
             self._pieces.append(piece)
-        else:
-            self._tail = (self._tail + piece)[-_TAIL:]
+            self._kept += len(piece)
+        if self._size > self._limit and self._kept > 2 * _TAIL:
+            self._pieces = [b"".join(self._pieces)[-_TAIL:]]
+            self._kept = _TAIL
 
     def read(self) -> Reading:
-        reading = Reading()
-        if not self._decoder.readable:
-            reading.warnings.append(_UNREADABLE)
-            reading.understood = True
-            return reading
-        if not self._json:
-            reading.response = {"bytes": self._size}
-            reading.understood = True
-            return reading
-        if self._size > self._limit:
-            reading.warnings.append("the answer was too long to keep")
-            reading.usage = _usage_in(self._tail)
-            reading.understood = True
-            return reading
         body = b"".join(self._pieces)
+        if self._decoder.problem:
+            return Reading(understood=True, warnings=[self._decoder.problem])
+        if not self._json:
+            return Reading(understood=True, response={"bytes": self._size})
+        if self._size > self._limit:
+            return Reading(understood=True, usage=_usage_in(body), warnings=["the answer was too long to keep"])
         value = parse_or_none(body)
-        reading.response = body.decode("utf-8", "replace") if value is None else value
-        if isinstance(value, dict):
-            reading.understood = True
-            reading.usage = value["usage"] if isinstance(value.get("usage"), dict) else None
-            reading.model = value["model"] if isinstance(value.get("model"), str) else None
-            reading.error = value.get("error")
-        return reading
+        if not isinstance(value, dict):
+            return Reading(response=body.decode("utf-8", "replace") if value is None else value)
+        return Reading(
+            understood=True,
+            response=value,
+            usage=value["usage"] if isinstance(value.get("usage"), dict) else None,
+            model=value["model"] if isinstance(value.get("model"), str) else None,
+            error=value.get("error"),
+        )
 
 
-def _assembly(log_type: str) -> Assembly:
-    match log_type:
+def _assembly(dialect: str) -> Assembly:
+    match dialect:
         case "chat":
             return ChatAssembly()
         case "completion":
@@ -170,16 +187,15 @@ def _assembly(log_type: str) -> Assembly:
             return AnyAssembly()
 
 
+def _is_done(data: str) -> bool:
+    return data.strip() == "[DONE]"
+
+
 def _usage_in(tail: bytes) -> dict[str, Any] | None:
+    """The last usage that a body's end tells."""
+    usage = None
     text = tail.decode("utf-8", "replace")
-    at = text.rfind('"usage"')
-    if at < 0:
-        return None
-    opening = text.find("{", at)
-    closing = text.find("}", opening)
-    while opening > 0 and closing > 0:
-        value = parse_or_none(text[opening : closing + 1])
-        if isinstance(value, dict):
-            return value
-        closing = text.find("}", closing + 1)
-    return None
+    for found in _usage.finditer(text):
+        value = parse_at(text, found.end())
+        usage = value if isinstance(value, dict) else usage
+    return usage

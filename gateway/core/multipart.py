@@ -1,11 +1,12 @@
 """Reads and edits single fields of a multipart form (RFC 7578) and leaves every other byte as it was."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 
-_name = re.compile(rb';[ \t]*name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+_disposition = re.compile(rb"\r\ncontent-disposition:([^\r\n]*)", re.IGNORECASE)
+_parameter = re.compile(rb';[ \t]*([^;=" \t]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^;" \t]*))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,35 @@ def boundary(content_type: str) -> bytes | None:
 
 def parts(body: bytes, limit: bytes) -> Iterator[Part]:
     """The parts of a form whose boundary is `limit`; a broken form gives the parts that are whole."""
-    delimiter = b"--" + limit
-    start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
-    if start == 1:
-        return
-    while (next_start := body.find(b"\r\n" + delimiter, start) + 2) > 1:
-        head_end = body.find(b"\r\n\r\n", start, next_start)
-        if head_end >= 0 and (match := _name.search(body, start, head_end)):
-            name = match[1].decode("utf-8", "replace")
-            yield Part(name, start, head_end + 4, max(next_start - 2, head_end + 4), next_start)
-        start = next_start
+    delimiter = re.compile(rb"(?:\A|\r\n)--" + re.escape(limit) + rb"(--)?[ \t]*(?=\r\n|\Z)")
+    last: re.Match[bytes] | None = None
+    for found in delimiter.finditer(body):
+        if last is not None and (part := _part(body, last, found)) is not None:
+            yield part
+        if found[1]:
+            return
+        last = found
+
+
+def _part(body: bytes, before: re.Match[bytes], behind: re.Match[bytes]) -> Part | None:
+    # The line end in front of a delimiter belongs to it; the part begins with its dashes.
+    start = body.index(b"--", before.start())
+    end = body.index(b"--", behind.start())
+    head_end = body.find(b"\r\n\r\n", before.end(), end)
+    if head_end < 0 or (name := _name(body[before.end() : head_end])) is None:
+        return None
+    content = head_end + 4
+    return Part(name, start, content, max(behind.start(), content), end)
+
+
+def _name(head: bytes) -> str | None:
+    """The field's name in a part's head."""
+    disposition = _disposition.search(head)
+    for parameter in _parameter.finditer(disposition[1] if disposition else b""):
+        if parameter[1].lower() == b"name":
+            name: bytes = parameter[3] if parameter[2] is None else parameter[2]
+            return name.decode("utf-8", "replace")
+    return None
 
 
 def fields(body: bytes, limit: bytes, names: Collection[str]) -> dict[str, str]:
@@ -54,13 +74,20 @@ def fields(body: bytes, limit: bytes, names: Collection[str]) -> dict[str, str]:
 
 def without(body: bytes, limit: bytes, names: Collection[str]) -> bytes:
     """The form without the named fields."""
-    for part in reversed([part for part in parts(body, limit) if part.name in names]):
-        body = body[: part.start] + body[part.end :]
-    return body
+    return _replaced(body, ((part.start, part.end, b"") for part in parts(body, limit) if part.name in names))
 
 
 def with_value(body: bytes, limit: bytes, name: str, value: str) -> bytes:
     """The form with the content of each field called `name` replaced."""
-    for part in reversed([part for part in parts(body, limit) if part.name == name]):
-        body = body[: part.content] + value.encode() + body[part.content_end :]
-    return body
+    new = value.encode()
+    return _replaced(body, ((part.content, part.content_end, new) for part in parts(body, limit) if part.name == name))
+
+
+def _replaced(body: bytes, changes: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """The body with each `body[start:end]` replaced; they come in order."""
+    pieces: list[bytes] = []
+    at = 0
+    for start, end, new in changes:
+        pieces += (body[at:start], new)
+        at = end
+    return b"".join([*pieces, body[at:]])

@@ -63,6 +63,20 @@ _CONTROLS = frozenset(
         "keywordsai_api_controls",
     }
 )
+# The same, but only inside respan_params: at the top level of a chat these are the upstream's.
+_NESTED_CONTROLS = frozenset(
+    {
+        "models",
+        "first_token_timeout",
+        "field_name",
+        "delimiter",
+        "mock_response",
+        "eval_params",
+        "is_log_omitted",
+        "has_webhook",
+        "is_test",
+    }
+)
 # What the gateway measures; at the top level of a chat these go on to the upstream, and are not believed.
 _MEASURED = frozenset(
     {
@@ -118,7 +132,7 @@ def descriptive(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _reason(name: str) -> str:
-    if name in _CONTROLS:
+    if name in _CONTROLS | _NESTED_CONTROLS:
         return "not supported by this gateway yet"
     return "measured or set by the gateway" if name in Span.model_fields else "not a known field"
 

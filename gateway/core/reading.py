@@ -28,6 +28,8 @@ JSON_COLUMNS = (
 )
 BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
 
+# Columns that are no fields of a span.
+_OF_THE_STORE = frozenset({"row_id", "seq"})
 # Fields of the API that say nothing here yet; clients expect them to be there.
 _ALWAYS_NULL = (
     "period_start",
@@ -41,7 +43,7 @@ _ALWAYS_NULL = (
 
 def public(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the view `spans` as the API shows it."""
-    fields = dict(row)
+    fields = {name: value for name, value in row.items() if name not in _OF_THE_STORE}
     for name in JSON_COLUMNS:
         if fields[name] is not None:
             fields[name] = parse_or_none(fields[name])

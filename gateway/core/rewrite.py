@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from gateway.core.jsontext import decode_text
+from gateway.errors import MalformedBody
 
-_decoder = json.JSONDecoder()
+# Numbers are skipped, never needed: as texts they cost nothing and may have any length.
+_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 _space = re.compile(r"[ \t\n\r]*")
 
 
@@ -58,10 +60,13 @@ def without(text: str, names: Collection[str]) -> str:
 
 def with_value(text: str, name: str, change: Callable[[str], str]) -> str:
     """The object's text with the value of each member called `name` replaced by `change(its text)`."""
-    for member in reversed(members(text)):
+    pieces: list[str] = []
+    at = 0
+    for member in members(text):
         if member.name == name:
-            text = text[: member.value] + change(text[member.value : member.end]) + text[member.end :]
-    return text
+            pieces += (text[at : member.value], change(text[member.value : member.end]))
+            at = member.end
+    return "".join([*pieces, text[at:]])
 
 
 def with_member(text: str, name: str, value: str) -> str:
@@ -77,9 +82,13 @@ def json_text(value: str) -> str:
 
 
 def in_bytes(body: bytes, change: Callable[[str], str]) -> bytes:
-    """Applies a change of the text to a body, in the body's own encoding."""
-    text, encoding = decode_text(body)
-    return change(text).encode(encoding, "surrogatepass")
+    """Applies a change of the text to a body, in the body's own encoding. Raises MalformedBody."""
+    text, mark, encoding = decode_text(body)
+    try:
+        changed = change(text)
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply.") from None
+    return mark + changed.encode(encoding, "surrogatepass")
 
 
 def asking_for_usage(text: str) -> str:

@@ -11,7 +11,7 @@ _KINDS = {
     "embeddings": ("embedding", "embedding"),
     "responses": ("response", "response"),
     "messages": ("chat", "message"),
-    "audio/speech": ("speech", "other"),
+    "audio/speech": ("speech", "speech"),
     "audio/transcriptions": ("transcription", "transcription"),
     "audio/translations": ("transcription", "transcription"),
 }

@@ -11,23 +11,22 @@ NAMES = frozenset(
         "proxy-authorization",
         "cookie",
         "set-cookie",
-        "api-key",
-        "apikey",
-        "x-api-key",
-        "x-goog-api-key",
-        "openai-api-key",
-        "x-openrouter-api-key",
         "x-amz-security-token",
         "aws-secret-access-key",
         "aws-session-token",
+        "credentials",
+        "credential-override",
+        "customer-credentials",
     }
 )
+_ENDINGS = ("api-key", "apikey")
 _letters = re.compile(r"[^a-z0-9]+")
 
 
 def is_secret(name: str) -> bool:
     """Whether a header or member of this name holds a secret."""
-    return _letters.sub("-", name.lower()).strip("-") in NAMES
+    name = _letters.sub("-", name.lower()).strip("-")
+    return name in NAMES or name.endswith(_ENDINGS)
 
 
 def masked(value: Any) -> Any:

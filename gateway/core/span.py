@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gateway.core import usage as usage_fields
-from gateway.core.jsontext import parse_or_none
+from gateway.core.jsontext import is_unicode, parse_or_none
 from gateway.errors import InvalidSpan
 
 CUSTOMER_IDENTIFIER_MAX = 254
@@ -43,7 +43,7 @@ def _format_object(value: object) -> object:
 
 def _usage(value: dict[str, Any]) -> dict[str, Any]:
     if wrong := usage_fields.mistakes(value):
-        raise ValueError(" ".join(wrong))
+        raise ValueError(f"must have whole numbers in {', '.join(wrong)}")
     return value
 
 
@@ -59,6 +59,8 @@ def _utc(value: datetime) -> datetime:
 def _identifier(value: str) -> str:
     if value in RESERVED_IDS:
         raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_IDS))}: these are routes")
+    if not is_unicode(value):
+        raise ValueError("must be text without lone surrogates")
     return value
 
 
@@ -170,7 +172,8 @@ class Span(BaseModel):
     @property
     def extras(self) -> dict[str, Any]:
         """The fields that were sent and that no public name stands for."""
-        return self.model_extra or {}
+        assert self.model_extra is not None
+        return self.model_extra
 
 
 # What `disable_log` keeps out of the store.
@@ -190,10 +193,14 @@ CONTENT = (
 
 def validate(fields: Mapping[str, Any]) -> Span:
     """A span from canonical field names. Raises InvalidSpan with every bad field named."""
+    known = {name: value for name, value in fields.items() if name in Span.model_fields}
     try:
-        return Span.model_validate(fields)
+        span = Span.model_validate(known)
     except ValidationError as error:
         raise InvalidSpan(_explain(error)) from None
+    # Past pydantic, which takes no name with a lone surrogate.
+    span.extras.update((name, value) for name, value in fields.items() if name not in known)
+    return span
 
 
 def validate_leniently(fields: Mapping[str, Any]) -> tuple[Span, dict[str, list[str]]]:
@@ -223,8 +230,6 @@ def _sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:
             return f"Must have at most {context['max_length']} characters."
         case "value_error":
             return _as_sentence(str(context["error"]))
-        case "string_unicode":
-            return "Must be text without lone surrogates."
         case "greater_than_equal" | "less_than_equal" | "int_parsing_size":
             return "Must fit in 64 bits."
     return _as_sentence(message.removeprefix("Input ").replace("should be", "must be").replace("dictionary", "object"))

@@ -19,23 +19,26 @@ class Event:
 class EventParser:
     """Takes bytes as they arrive and gives the events that they complete.
 
-    An event longer than `limit` bytes is passed over whole, so that memory stays bounded; `overlong` counts those.
+    An event whose lines (comments aside) are longer than `limit` bytes together is passed over whole, so that memory
+    stays bounded; `overlong` counts those.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest: list[bytes] = []
+        self._rest: list[bytes] = []  # the incomplete line, in pieces
         self._rest_size = 0
         self._after_cr = False
-        self._at_start = True
+        self._start: bytes | None = b""  # what may be a byte order mark; None once that is settled
         self._type = b""
         self._data: list[bytes] = []
-        self._data_size = 0
+        self._size = 0  # of the event's complete lines
         self._skipping = False
         self.overlong = 0
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that end in this piece."""
+        if self._start is not None:
+            piece = self._without_mark(self._start + piece)
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
@@ -45,38 +48,54 @@ class EventParser:
         self._after_cr = piece.endswith(b"\r")
         lines = b"".join([*self._rest, piece]).splitlines()
         self._rest, self._rest_size = [], 0
-        if not piece.endswith((b"\n", b"\r")):
-            self._keep(lines.pop())
-        if self._at_start:
-            lines[0] = lines[0].removeprefix(_BOM)
-            self._at_start = False
-        return [event for line in lines if (event := self._line(line)) is not None]
+        incomplete = b"" if piece.endswith((b"\n", b"\r")) else lines.pop()
+        events = [event for line in lines if (event := self._line(line)) is not None]
+        self._keep(incomplete)
+        return events
+
+    def end(self) -> Event | None:
+        """The event that the end of the stream leaves without its blank line."""
+        if self._rest:
+            self._line(b"".join(self._rest))
+        self._rest, self._rest_size, self._after_cr = [], 0, False
+        return self._dispatch()
+
+    def _without_mark(self, start: bytes) -> bytes:
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._start = start
+            return b""
+        self._start = None
+        return start.removeprefix(_BOM)
 
     def _keep(self, piece: bytes) -> None:
-        self._rest_size += len(piece)
-        if self._rest_size > self._limit:
-            self._skip()
-            # The first bytes stay, so that the line still does not look like an empty one.
-            piece = b"".join(self._rest)[:16] or piece[:16]
-            self._rest, self._rest_size = [], len(piece)
+        if not piece:
+            return
         self._rest.append(piece)
+        self._rest_size += len(piece)
+        if self._skipping or self._size + self._rest_size > self._limit:
+            start = b"".join(self._rest)
+            if not start.startswith(b":"):
+                self._skip()
+            # One byte stays, so that the line still looks like what it is: a comment, or at least not an empty one.
+            self._rest, self._rest_size = [start[:1]], 1
 
     def _skip(self) -> None:
         self._skipping = True
-        self._data, self._data_size = [], 0
+        self._data = []
 
     def _line(self, line: bytes) -> Event | None:
         if not line:
             return self._dispatch()
+        if line.startswith(b":"):
+            return None
+        self._size += len(line)
+        if self._size > self._limit:
+            self._skip()
         if self._skipping:
             return None
         field, _, value = line.partition(b":")
         if field == b"data":
-            value = value.removeprefix(b" ")
-            self._data.append(value)
-            self._data_size += len(value) + 1
-            if self._data_size > self._limit:
-                self._skip()
+            self._data.append(value.removeprefix(b" "))
         elif field == b"event":
             self._type = value.removeprefix(b" ")
         return None
@@ -88,5 +107,5 @@ class EventParser:
         elif self._data:
             data = b"\n".join(self._data)
             event = Event(self._type.decode("utf-8", "replace"), data.decode("utf-8", "replace"))
-        self._type, self._data, self._data_size, self._skipping = b"", [], 0, False
+        self._type, self._data, self._size, self._skipping = b"", [], 0, False
         return event

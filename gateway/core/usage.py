@@ -64,12 +64,8 @@ def read(usage: Mapping[str, Any]) -> Usage:
 
 
 def mistakes(usage: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a usage object that a caller sent: known counts that are no whole numbers."""
-    return [
-        f"{name} must be a whole number."
-        for name in _COUNTS
-        if usage.get(name) is not None and count(usage[name]) is None
-    ]
+    """The known counts in a usage object that a caller sent which are no whole numbers."""
+    return [name for name in _COUNTS if usage.get(name) is not None and count(usage[name]) is None]
 
 
 def count(value: object) -> int | None:

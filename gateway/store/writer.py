@@ -5,6 +5,7 @@ There is no timer: a lone write commits at once, and what comes while a commit r
 
 import asyncio
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -57,6 +58,7 @@ class Writer:
         self._queue_bytes = queue_bytes
         self._on_waiting = on_waiting
         self._give_up_s = give_up_s
+        self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._waiting: deque[Write] = deque()
@@ -88,6 +90,7 @@ class Writer:
 
     async def close(self) -> None:
         """Commits everything that waits, then stops. Gives up on a broken store after `give_up_s` seconds."""
+        self._give_up_at = time.monotonic() + self._give_up_s
         self._closing.set()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -122,16 +125,13 @@ class Writer:
     def _commit(self, db: sqlite3.Connection | None, batch: list[Write]) -> sqlite3.Connection | None:
         """Commits the batch, however long the store needs for it, and answers."""
         pause = _RETRY_FIRST_S
-        give_up_at: float | None = None
         while True:
             try:
                 db = db or sqlite.connect_writer(self._path, synchronous=self._synchronous)
                 _apply(db, batch)
                 break
             except sqlite3.Error as error:
-                if self._closing.is_set() and give_up_at is None:
-                    give_up_at = time.monotonic() + self._give_up_s
-                if give_up_at is not None and time.monotonic() > give_up_at:
+                if time.monotonic() > self._give_up_at:
                     log.error("%d spans could not be stored: %s", len(batch), error)
                     for write in batch:
                         write.error = error
@@ -200,7 +200,9 @@ def _try_apply(db: sqlite3.Connection, batch: list[Write]) -> Write | None:
             seq += 1
             try:
                 write.result = write.apply(db, seq)
-            except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError) as error:
+            except Exception as error:
+                if _is_trouble_with_the_store(error):
+                    raise
                 db.execute("ROLLBACK")
                 write.error = error
                 return write
@@ -211,3 +213,8 @@ def _try_apply(db: sqlite3.Connection, batch: list[Write]) -> Write | None:
             db.execute("ROLLBACK")
         raise
     return None
+
+
+def _is_trouble_with_the_store(error: Exception) -> bool:
+    of_the_write = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_the_write)

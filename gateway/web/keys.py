@@ -31,7 +31,7 @@ def _key_in(headers: Mapping[str, str]) -> str:
     authorization = headers.get("Authorization", "").strip()
     scheme, _, key = authorization.partition(" ")
     if scheme.lower() == "bearer":
-        return key.strip()
+        authorization = key.strip()
     return authorization or headers.get("x-api-key", "").strip()
 
 

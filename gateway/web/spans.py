@@ -69,7 +69,7 @@ class SpanHandlers:
 
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One span of the caller's organization."""
-        unique_id = request.match_info["unique_id"].rstrip("/")
+        unique_id = request.match_info["unique_id"].removesuffix("/")
         row = await self._store.find(caller.organization_id, unique_id)
         if row is None:
             raise NotFound("Span not found.")

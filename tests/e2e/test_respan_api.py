@@ -1,0 +1,200 @@
+"""Respan's own client against a running gateway."""
+
+import asyncio
+import datetime as dt
+import inspect
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# The client reads its default key from the environment when it is imported.
+os.environ.pop("RESPAN_API_KEY", None)
+
+import httpx
+import pytest
+from respan import (
+    AsyncRespanClient,
+    RespanClient,
+    SpanCreateRequest,
+    SpanCreateRequestCustomerParams,
+    SpanCreateRequestUsage,
+)
+from respan.core.api_error import ApiError
+from respan.errors import BadRequestError, NotFoundError, UnprocessableEntityError
+
+from tests.conftest import KEY, Gateway
+from tests.fakes.upstream import ScriptedUpstream
+
+ONCE: Any = {"max_retries": 0}
+USER = {"role": "user", "content": "hi"}
+ANSWER = {"role": "assistant", "content": "hello"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+START = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+# Every argument that create_span has, but for those that mean the same as another one.
+ARGUMENTS: dict[str, Any] = {
+    **{"model": "gpt-4o-mini", "log_type": "chat", "input": [USER], "output": ANSWER},
+    **{"prompt_tokens": 50, "completion_tokens": 100, "cost": 0.001, "tokens_per_second": 80.0},
+    "usage": SpanCreateRequestUsage(prompt_tokens=50, completion_tokens=100, cache_read_input_tokens=10),
+    **{"temperature": 0.7, "top_p": 0.9, "max_tokens": 1024, "frequency_penalty": 0.1, "presence_penalty": 0.2},
+    **{"latency": 1.25, "time_to_first_token": 0.35, "stream": True, "status_code": 200, "status": "success"},
+    "customer_params": SpanCreateRequestCustomerParams(customer_identifier="u1", email="a@b.c", name="A"),
+    **{"metadata": {"plan": "pro", "n": 1, "_hidden": 1}, "properties": {"n": 1}, "variables": {"v": "x"}},
+    **{"environment": "test", "tools": [TOOL], "tool_calls": [CALL], "tool_choice": "auto", "stop": ["END"]},
+    **{"response_format": {"type": "text"}, "timestamp": START + dt.timedelta(seconds=1.25), "start_time": START},
+    **{"trace_unique_id": "t1", "span_name": "root", "span_parent_id": "p1", "span_workflow_name": "wf"},
+    **{"custom_identifier": "c1", "customer_identifier": "overruled", "warnings": "mind the gap"},
+    **{"error_message": "", "error_code": "none", "prompt_id": "pid", "prompt_name": "pname"},
+    **{"is_custom_prompt": True, "full_request": {"a": 1}, "full_response": {"b": 2}, "positive_feedback": True},
+    **{"prompt_unit_price": 1.5, "completion_unit_price": 2.5},
+    **{"respan_params": {"thread_identifier": "th"}, "keywordsai_params": {"group_identifier": "g"}},
+}
+SAME = {
+    "prompt_messages": [USER],
+    "messages": [USER],
+    "completion_message": ANSWER,
+    "generation_time": 9.0,
+    "ttft": 9.0,
+    "thread_identifier": "overruled",
+    "group_identifier": "overruled",
+}
+EXPECTED = {
+    **{"model": "gpt-4o-mini", "log_type": "chat", "input": [USER], "output": ANSWER, "prompt_messages": [USER]},
+    **{"completion_message": ANSWER, "prompt_tokens": 50, "completion_tokens": 100, "total_request_tokens": 150},
+    **{"prompt_cache_hit_tokens": 10, "cost": 0.001, "tokens_per_second": 80.0, "temperature": 0.7, "top_p": 0.9},
+    **{"max_tokens": 1024, "latency": 1.25, "time_to_first_token": 0.35, "stream": True, "status_code": 200},
+    **{"status": "success", "customer_identifier": "u1", "customer_email": "a@b.c", "customer_name": "A"},
+    **{"metadata": {"plan": "pro", "n": "1"}, "properties": {"n": 1}, "variables": {"v": "x"}},
+    **{"environment": "prod", "tools": [TOOL], "tool_calls": [CALL], "response_format": {"type": "text"}},
+    **{"start_time": START, "timestamp": START + dt.timedelta(seconds=1.25), "trace_unique_id": "t1"},
+    **{"span_name": "root", "span_parent_id": "p1", "span_workflow_name": "wf", "custom_identifier": "c1"},
+    **{"warnings": "mind the gap", "error_message": "", "error_code": "none", "prompt_id": "pid"},
+    **{"prompt_name": "pname", "full_request": {"a": 1}, "full_response": {"b": 2}, "thread_identifier": "th"},
+    **{"group_identifier": "g", "organization_id": "org-a", "log_method": "logging_api"},
+}
+
+
+@contextmanager
+def client(gateway: Gateway, key: str = KEY) -> Iterator[RespanClient]:
+    """The client that blocks."""
+    with httpx.Client(timeout=30) as http:
+        yield RespanClient(base_url=gateway.url, authorization=key, respan_api_key=key, httpx_client=http)
+
+
+@pytest.fixture
+async def respan(gateway: Gateway) -> AsyncIterator[AsyncRespanClient]:
+    async with httpx.AsyncClient(timeout=30) as http:
+        yield AsyncRespanClient(
+            base_url=gateway.url, authorization=f"Bearer {KEY}", respan_api_key=KEY, httpx_client=http
+        )
+
+
+def shown(span: Any) -> dict[str, Any]:
+    """The fields of a span that the client has read, those of EXPECTED."""
+    found = {name: getattr(span, name) for name in EXPECTED}
+    # The type of what create_span gives back declares no start_time: there it stays text.
+    if isinstance(found["start_time"], str):
+        found["start_time"] = dt.datetime.fromisoformat(found["start_time"])
+    return found
+
+
+async def test_create_span_with_every_argument_and_retrieve_it(respan: AsyncRespanClient) -> None:
+    signature = inspect.signature(respan.spans.create_span).parameters
+    assert {*ARGUMENTS, *SAME, "request_options"} == {*signature}
+    created = await respan.spans.create_span(**ARGUMENTS, **SAME, request_options=ONCE)
+    assert created.id == created.unique_id
+    assert shown(created) == EXPECTED
+    full = await respan.spans.retrieve_span(created.id)
+    assert shown(full) == EXPECTED
+
+
+async def test_the_legacy_arguments_alone(respan: AsyncRespanClient) -> None:
+    created = await respan.spans.create_span(
+        model="gpt-4o-mini", usage=SpanCreateRequestUsage(prompt_tokens=5, completion_tokens=7), status="error", **SAME
+    )
+    assert (created.latency, created.time_to_first_token, created.status) == (9.0, 9.0, "failed")
+    full = await respan.spans.retrieve_span(created.id)
+    assert (full.input, full.output, full.thread_identifier) == ([USER], ANSWER, "overruled")
+    assert full.cost == 5 * 0.15e-6 + 7 * 0.6e-6
+
+
+async def test_each_argument_may_be_none(respan: AsyncRespanClient) -> None:
+    nothing = dict.fromkeys({*ARGUMENTS, *SAME} - {"model"})
+    created = await respan.spans.create_span(model="m", **nothing, request_options=ONCE)
+    assert (created.status, created.latency, created.cost, created.customer_identifier) == ("success", None, None, None)
+
+
+async def test_the_client_that_blocks(gateway: Gateway) -> None:
+    def use() -> tuple[Any, Any, list[Any]]:
+        with client(gateway) as respan:
+            created = respan.spans.create_span(**ARGUMENTS, request_options=ONCE)
+            full = respan.spans.retrieve_span(created.id)
+            respan.spans.bulk_create_spans(logs=[SpanCreateRequest(model="m", prompt_messages=[USER])] * 4)
+            return created, full, list(respan.spans.list_spans(page=1, page_size=2))
+
+    created, full, listed = await asyncio.to_thread(use)
+    assert shown(created) == shown(full) == EXPECTED
+    assert len(listed) == 5 and len({span["id"] for span in listed}) == 5
+
+
+async def test_bulk_create_and_list_to_the_end(respan: AsyncRespanClient) -> None:
+    rows = [
+        SpanCreateRequest(model="m", custom_identifier=str(number), timestamp=START + dt.timedelta(seconds=number))
+        for number in range(25)
+    ]
+    done = await respan.spans.bulk_create_spans(logs=rows, request_options=ONCE)
+    assert (done.success_count, done.error_count, done.errors) == (25, 0, [])
+    for page_size in (7, 25, 50):
+        pager = await respan.spans.list_spans(page=1, page_size=page_size, sort_by="-timestamp")
+        names = [span["custom_identifier"] async for span in pager]
+        assert names == [str(number) for number in reversed(range(25))]
+    recent = await respan.spans.list_spans(
+        start_time=START + dt.timedelta(seconds=20), end_time=START + dt.timedelta(seconds=22), environment="prod"
+    )
+    assert [span["custom_identifier"] async for span in recent] == ["22", "21", "20"]
+
+
+async def test_bulk_rows_that_fail(respan: AsyncRespanClient) -> None:
+    good, bad = SpanCreateRequest(model="m"), SpanCreateRequest(model="m", customer_identifier="x" * 255)
+    done = await respan.spans.bulk_create_spans(logs=[bad, good], request_options=ONCE)
+    assert (done.success_count, done.error_count, done.errors[0].index) == (1, 1, 0)
+    assert "customer_identifier" in done.errors[0].error
+    with pytest.raises(BadRequestError) as none:
+        await respan.spans.bulk_create_spans(logs=[bad], request_options=ONCE)
+    assert none.value.body["success_count"] == 0
+    with pytest.raises(UnprocessableEntityError):
+        await respan.spans.bulk_create_spans(logs=[good] * 501, request_options=ONCE)
+
+
+async def test_errors(gateway: Gateway, respan: AsyncRespanClient) -> None:
+    def with_a_wrong_key() -> None:
+        with client(gateway, "wrong") as respan_of_another:
+            respan_of_another.spans.create_span(model="m", request_options=ONCE)
+
+    with pytest.raises(ApiError) as refused:
+        await asyncio.to_thread(with_a_wrong_key)
+    assert (refused.value.status_code, list(refused.value.body)) == (401, ["detail"])
+    with pytest.raises(UnprocessableEntityError) as missing:
+        await respan.spans.create_span(model=None, request_options=ONCE)  # type: ignore[arg-type]
+    assert missing.value.body == {
+        "detail": "model: This field is required.",
+        "errors": {"model": ["This field is required."]},
+    }
+    with pytest.raises(NotFoundError) as unknown:
+        await respan.spans.retrieve_span("unheard-of", request_options=ONCE)
+    assert unknown.value.body == {"detail": "Span not found."}
+
+
+async def test_a_chat_completion_through_its_gateway_client(
+    gateway: Gateway, respan: AsyncRespanClient, upstream: ScriptedUpstream
+) -> None:
+    answer = await respan.gateway.create_chat_completion(
+        model="gpt-4o-mini", messages=[USER], max_tokens=16, customer_identifier="u1", request_options=ONCE
+    )
+    assert answer.choices[0].message.content == "Hello there"
+    assert upstream.requests[0].json() == {"model": "gpt-4o-mini", "messages": [USER], "max_tokens": 16}
+    span = await respan.spans.retrieve_span((await gateway.only_span())["id"])
+    assert (span.customer_identifier, span.log_method, span.prompt_tokens) == ("u1", "inference", 9)
+    assert (span.status, span.output) == ("success", {**ANSWER, "content": "Hello there", "refusal": None})

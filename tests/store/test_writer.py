@@ -1,0 +1,138 @@
+"""The one writer: batches, faults and the end."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.store import queries, sqlite
+from gateway.store.rows import content_values, span_values
+from gateway.store.writer import Apply, Writer
+from tests.store.spans import draft
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    sqlite.create(tmp_path / "spans.db")
+    return tmp_path / "spans.db"
+
+
+def new_writer(path: Path, give_up_s: float = 10.0) -> Writer:
+    return Writer(path, synchronous="normal", queue_bytes=2**20, on_waiting=lambda size: None, give_up_s=give_up_s)
+
+
+@pytest.fixture
+async def writer(path: Path) -> AsyncIterator[Writer]:
+    made = new_writer(path)
+    yield made
+    await made.close()
+
+
+def inserting(unique_id: str) -> Apply:
+    made = draft(unique_id)
+    return lambda db, seq: queries.insert_span(db, seq, span_values(made), content_values(made))
+
+
+def stored(path: Path) -> list[str]:
+    db = sqlite3.connect(path)
+    try:
+        return [unique_id for (unique_id,) in db.execute("SELECT unique_id FROM spans ORDER BY seq")]
+    finally:
+        db.close()
+
+
+async def test_what_comes_while_a_commit_runs_makes_up_one_batch(writer: Writer, path: Path) -> None:
+    given_away: set[int] = set()
+
+    def in_batch(number: int) -> Apply:
+        insert = inserting(str(number))
+
+        def apply(db: sqlite3.Connection, seq: int) -> bool:
+            # Within one transaction the journal's counter stands still.
+            given_away.add(queries.take_seq(db))
+            return insert(db, seq)
+
+        return apply
+
+    assert all(await asyncio.gather(*(writer.put(in_batch(number), 1) for number in range(1000))))
+    assert len(stored(path)) == 1000
+    assert len(given_away) < 50
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.IntegrityError("bad"),
+        sqlite3.DataError("bad"),
+        sqlite3.ProgrammingError("bad"),
+        sqlite3.InterfaceError("bad"),
+        OverflowError("bad"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "bad"),
+    ],
+)
+async def test_a_bad_write_fails_alone(writer: Writer, path: Path, error: Exception) -> None:
+    def bad(db: sqlite3.Connection, seq: int) -> bool:
+        raise error
+
+    ends = await asyncio.gather(
+        *(writer.put(apply, 1) for apply in (inserting("a"), bad, inserting("b"), bad, inserting("c"))),
+        return_exceptions=True,
+    )
+    assert ends == [True, error, True, error, True]
+    assert stored(path) == ["a", "b", "c"]
+    assert await writer.put(inserting("d"), 1)
+
+
+async def test_while_the_store_is_locked_writes_wait(writer: Writer, path: Path) -> None:
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    waiting = writer.put(inserting("a"), 1)
+    assert stored(path) == []
+    assert not waiting.done()
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await waiting
+
+
+async def test_trouble_with_the_store_is_outlasted(writer: Writer, path: Path) -> None:
+    troubles = [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("database disk image is malformed")]
+    insert = inserting("a")
+
+    def troubled(db: sqlite3.Connection, seq: int) -> bool:
+        if troubles:
+            raise troubles.pop()
+        return insert(db, seq)
+
+    assert await asyncio.gather(writer.put(inserting("b"), 1), writer.put(troubled, 1)) == [True, True]
+    assert sorted(stored(path)) == ["a", "b"]
+
+
+async def test_an_asker_who_has_left_does_not_matter(writer: Writer, path: Path) -> None:
+    writer.put(inserting("a"), 1).cancel()
+    assert await writer.put(inserting("b"), 1)
+    assert stored(path) == ["a", "b"]
+
+
+async def test_closing_gives_up_on_a_broken_store(path: Path) -> None:
+    writer = new_writer(path, give_up_s=0.0)
+
+    def broken(db: sqlite3.Connection, seq: int) -> bool:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    waiting = writer.put(broken, 1)
+    await writer.close()
+    with pytest.raises(sqlite3.OperationalError):
+        await waiting
+    assert stored(path) == []
+
+
+async def test_the_write_ahead_log_is_checkpointed(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.store.writer._CHECKPOINT_EVERY_BYTES", 1)
+    before = path.stat().st_size
+    async with asyncio.timeout(30):
+        number = 0
+        while path.stat().st_size == before:
+            number += 1
+            await writer.put(inserting(str(number)), 1)
