@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.core.assemble import AnyAssembly, Assembly, ChatAssembly, MessagesAssembly, ResponsesAssembly
+from gateway.core.assemble import assembly_for
 from gateway.core.encoding import BodyDecoder
 from gateway.core.jsontext import parse_at, parse_or_none
 from gateway.core.sse import EventParser
@@ -58,7 +58,7 @@ class StreamMeter:
     def __init__(self, dialect: str, limit: int, content_encoding: str = "") -> None:
         self._events = EventParser(limit)
         self._dialect = dialect
-        self._assembly = _assembly(dialect)
+        self._assembly = assembly_for(dialect)
         self._reading = Reading()
         self._waiting: list[tuple[float, bytes]] = []
         self._waiting_size = 0
@@ -124,7 +124,7 @@ class StreamMeter:
         if self._left >= 0:
             return self._assembly.add(value)
         # Too much to keep: only its time and its usage still count.
-        alone = _assembly(self._dialect)
+        alone = assembly_for(self._dialect)
         generated = alone.add(value)
         self._assembly.add({name: value[name] for name in ("type", "usage", "model", "error") if name in value})
         if "usage" not in value and alone.usage is not None:
@@ -171,20 +171,6 @@ class BodyMeter:
             model=value["model"] if isinstance(value.get("model"), str) else None,
             error=value.get("error"),
         )
-
-
-def _assembly(dialect: str) -> Assembly:
-    match dialect:
-        case "chat":
-            return ChatAssembly()
-        case "completion":
-            return ChatAssembly("text_completion")
-        case "response":
-            return ResponsesAssembly()
-        case "message":
-            return MessagesAssembly()
-        case _:
-            return AnyAssembly()
 
 
 def _is_done(data: str) -> bool:
