@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def local_key(settings: Settings) -> LocalKey | None:
         return _read_key(file) if file.exists() else _mint_key(file)
     except OSError as error:
         raise StoreError(f"The key file {file} cannot be used: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"The key file {file} holds no text: delete it to have a key made.") from error
 
 
 def _read_key(file: Path) -> LocalKey:
@@ -161,7 +164,8 @@ async def _listen(runner: web.AppRunner, settings: Settings, *, shared_port: boo
     try:
         await web.TCPSite(runner, host, port, reuse_port=shared_port or None).start()
     except OSError as error:
-        raise ListenError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. Try another --port.") from error
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ListenError(f"Cannot listen on {host}:{port}: {reason}. Try another --host or --port.") from error
 
 
 def _callers(settings: Settings) -> list[tuple[str, Caller]]:

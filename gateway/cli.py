@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gateway import __version__, config
@@ -80,11 +81,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     settings = _with_flags(config.load(options.config), options)
     if WORKER_ENV in os.environ:
-        return asyncio.run(_run(settings, lambda url: _announce(url, None), shared_port=True))
-    key = local_key(settings)
+        return asyncio.run(_run(settings, _announce, shared_port=True))
+    if (key := local_key(settings)) is not None:
+        _tell_key(key)
+    announce = partial(_announce, key=key)
     if settings.server.workers > 1:
-        return asyncio.run(Supervisor(settings, options.config).run(lambda url: _announce(url, key)))
-    return asyncio.run(_run(settings, lambda url: _announce(url, key)))
+        return asyncio.run(Supervisor(settings, options.config).run(announce))
+    return asyncio.run(_run(settings, announce))
 
 
 async def _run(settings: Settings, announce: Callable[[str], None], *, shared_port: bool = False) -> int:
@@ -114,16 +117,22 @@ def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:
     return config.with_server(settings, given)
 
 
-def _announce(url: str, key: LocalKey | None) -> None:
+def _tell_key(key: LocalKey) -> None:
+    if key.is_new:
+        text = f"No [[keys]] are configured, so this key was made and is kept in {key.file}: {key.key}"
+    else:
+        text = f"The key is in {key.file}."
+    print(text, file=sys.stderr)
+
+
+def _announce(url: str, key: LocalKey | None = None) -> None:
     if key is not None and key.is_new:
         print(
-            f"No [[keys]] are configured, so this one was made and kept in {key.file}:\n\n"
-            f"  export OPENAI_BASE_URL={url}/v1\n"
-            f"  export OPENAI_API_KEY={key.key}\n",
+            "Point an OpenAI SDK at the gateway:\n\n"
+            "  from openai import OpenAI\n"
+            f'  client = OpenAI(base_url="{url}/v1", api_key="{key.key}")\n',
             file=sys.stderr,
         )
-    elif key is not None:
-        print(f"The key is in {key.file}.", file=sys.stderr)
     # The last thing said: who waits for this line finds the key told already.
     print(f"listening on {url}", flush=True)
 

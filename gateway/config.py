@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -64,14 +65,47 @@ def _upstream_name(value: str) -> str:
 
 
 def _http_url(value: str) -> str:
-    if not re.match(r"https?://[^/\s]+", value):
-        raise ValueError("must begin with http:// or https:// and name a host")
+    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+        raise ValueError("must begin with http:// or https://, name a host, and have no query")
+    return value
+
+
+def _database_file(value: object) -> object:
+    if isinstance(value, str):
+        if not Path(value).name or value.startswith((":", "file:")) or Path(value).is_dir():
+            raise ValueError("must be the name of a file")
+        if not Path(value).absolute().parent.is_dir():
+            raise ValueError(f"there is no folder {Path(value).parent}")
+    return value
+
+
+def _certificates(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            ssl.create_default_context(cafile=value)
+        except ssl.SSLError:
+            raise ValueError(f"{value} holds no certificates in PEM form") from None
+        except OSError as error:
+            raise ValueError(f"{value} cannot be read: {error.strerror}") from None
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise ValueError("is no name of a header")
+    return value
+
+
+def _header_value(value: SecretStr) -> SecretStr:
+    if re.search(r"[\r\n\0]", value.get_secret_value()):
+        raise ValueError("must be one line")
     return value
 
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
 HttpUrl = Annotated[Text, AfterValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolved), Field(min_length=1)]
+HeaderValue = Annotated[Secret, AfterValidator(_header_value)]
 Seconds = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, allow_inf_nan=False)]
 Usd = Annotated[Decimal, BeforeValidator(_exact_number), Field(ge=0, allow_inf_nan=False)]
@@ -91,7 +125,7 @@ class Server(Section):
 
 
 class Store(Section):
-    path: Annotated[Path, Field(validate_default=True)] = Path("gateway.db")
+    path: Annotated[Path, BeforeValidator(_database_file)] = Path("gateway.db")
     commit_wait_ms: Annotated[float, BeforeValidator(_plain_number), Field(ge=0, allow_inf_nan=False)] = 250
     synchronous: Literal["normal", "full"] = "normal"
     max_content_mb: Number = 8
@@ -114,9 +148,9 @@ class Upstream(Section):
     idle_timeout_s: Seconds = 120
     connect_timeout_s: Seconds = 5
     inject_usage: Annotated[bool, Field(strict=True)] = True
-    headers: dict[str, Secret] = {}
+    headers: dict[Annotated[str, AfterValidator(_header_name)], HeaderValue] = {}
     proxy: Annotated[HttpUrl | None, Field(repr=False)] = None
-    ca_file: Path | None = None
+    ca_file: Annotated[Path, BeforeValidator(_certificates)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -124,18 +158,6 @@ class Upstream(Section):
         if isinstance(value, dict) and value.get("kind") == "echo" and "models" not in value:
             return {**value, "models": ["echo"]}
         return value
-
-    @model_validator(mode="after")
-    def _has_address(self) -> "Upstream":
-        if self.kind == "openai" and self.base_url is None:
-            raise ValueError("base_url is required: where the upstream's API is, like https://api.openai.com/v1")
-        if self.ca_file is not None and not self.ca_file.is_file():
-            raise ValueError(f"ca_file: there is no file {self.ca_file}")
-        bad = [name for name in self.headers if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)]
-        bad += [name for name, value in self.headers.items() if re.search(r"[\r\n\0]", value.get_secret_value())]
-        if bad:
-            raise ValueError(f"headers: {', '.join(bad)} cannot be sent as a header")
-        return self
 
 
 class Price(Section):
@@ -152,20 +174,6 @@ class Settings(Section):
     upstreams: tuple[Upstream, ...] = ()
     prices: dict[str, Price] = {}
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "Settings":
-        twice = [
-            *(f"keys: the name {name!r} is used twice" for name in _repeated(key.name for key in self.keys)),
-            *(
-                f"keys: {' and '.join(names)} have the same key"
-                for names in _sharing((key.name, key.key.get_secret_value()) for key in self.keys)
-            ),
-            *(f"upstreams: the name {name!r} is used twice" for name in _repeated(one.name for one in self.upstreams)),
-        ]
-        if twice:
-            raise ValueError("\n".join(twice))
-        return self
-
 
 def load(path: Path | None, env: Mapping[str, str] | None = None) -> Settings:
     """Settings from a file; without one from `./config.toml` if it is there, else the built-in defaults.
@@ -178,7 +186,7 @@ def load(path: Path | None, env: Mapping[str, str] | None = None) -> Settings:
             return parse("", str(DEFAULT_FILE), env)
         path = DEFAULT_FILE
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from error
     return parse(text, str(path), env)
@@ -191,10 +199,14 @@ def parse(text: str, file: str, env: Mapping[str, str]) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{file}: not valid TOML: {error}"]) from error
     raw.setdefault("upstreams", _default_upstreams(env))
+    mistakes = _contradictions(raw, env)
     try:
-        return Settings.model_validate(raw, context={"env": env})
+        settings = Settings.model_validate(raw, context={"env": env})
     except ValidationError as error:
-        raise ConfigError(_mistakes(error, file, raw)) from None
+        mistakes = _explained(error, raw) + mistakes
+    if mistakes:
+        raise ConfigError([f"{file}: {mistake}" for mistake in mistakes])
+    return settings
 
 
 def with_server(settings: Settings, flags: Mapping[str, Any]) -> Settings:
@@ -202,7 +214,7 @@ def with_server(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     try:
         server = Server.model_validate({**settings.server.model_dump(), **flags})
     except ValidationError as error:
-        raise ConfigError([mistake.replace("=: ", "--", 1) for mistake in _mistakes(error, "=", {})]) from None
+        raise ConfigError([f"--{mistake}" for mistake in _explained(error, {})]) from None
     return settings.model_copy(update={"server": server})
 
 
@@ -262,21 +274,69 @@ def _default_upstreams(env: Mapping[str, str]) -> list[dict[str, Any]]:
     return [openai, echo]
 
 
-def _mistakes(error: ValidationError, file: str, raw: Mapping[str, Any]) -> list[str]:
+# What pydantic calls it → what it is in the file.
+_WORDS = {
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "string_type": "must be text in quotes",
+    "path_type": "must be text in quotes",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+}
+
+
+def _explained(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for item in error.errors(include_url=False, include_input=False):
-        place = _place(item["loc"], raw)
-        kind, context = str(item["type"]), item.get("ctx", {})
+        kind = str(item["type"])
         if kind == "extra_forbidden":
             text = f"unknown key{_nearest(item['loc'])}"
-        elif kind == "missing":
-            text = "is required"
         elif kind == "value_error":
-            text = str(context["error"])
+            text = str(item["ctx"]["error"])
         else:
-            text = str(item["msg"]).removeprefix("Input ").replace("should", "must").replace("dictionary", "table")
-        found += [": ".join(part for part in (file, place, line) if part) for line in text.split("\n")]
+            text = _WORDS.get(kind) or str(item["msg"]).removeprefix("Input ").replace("should", "must")
+        found.append(f"{_place(item['loc'], raw)}: {text}")
     return found
+
+
+def _contradictions(raw: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """What no key shows by itself. It is looked for in the file's own tables, whatever else is wrong in them."""
+    keys, upstreams = _tables(raw, "keys"), _tables(raw, "upstreams")
+    found = [
+        *(f"keys: the name {name!r} is used twice" for name in _repeated(keys, "name")),
+        *(f"keys: {' and '.join(names)} have the same key" for names in _sharing_a_key(keys, env)),
+        *(f"upstreams: the name {name!r} is used twice" for name in _repeated(upstreams, "name")),
+    ]
+    for number, upstream in enumerate(upstreams):
+        if upstream.get("kind", "openai") == "openai" and "base_url" not in upstream:
+            place = _place(("upstreams", number, "base_url"), raw)
+            found.append(f"{place}: is required: where the API is, like https://api.openai.com/v1")
+    if raw.get("upstreams") == []:
+        found.append("upstreams: there must be one at least; leave it out for the built-in ones")
+    return found
+
+
+def _tables(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    tables = raw.get(name)
+    return [table if isinstance(table, dict) else {} for table in tables] if isinstance(tables, list) else []
+
+
+def _repeated(tables: list[dict[str, Any]], key: str) -> list[str]:
+    values = [str(table[key]) for table in tables if key in table]
+    return sorted({value for value in values if values.count(value) > 1})
+
+
+def _sharing_a_key(keys: list[dict[str, Any]], env: Mapping[str, str]) -> list[list[str]]:
+    names: dict[str, list[str]] = {}
+    for key in keys:
+        secret = str(key.get("key", ""))
+        secret = env.get(secret.removeprefix("env:"), "") if secret.startswith("env:") else secret
+        names.setdefault(secret, []).append(str(key.get("name")))
+    return [sharing for secret, sharing in names.items() if secret and len(sharing) > 1]
 
 
 def _place(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
@@ -307,15 +367,3 @@ def _nearest(loc: tuple[int | str, ...]) -> str:
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0)
     return f"; did you mean {close[0]}? Known here: {', '.join(known)}" if close else ""
-
-
-def _repeated(names: Any) -> list[str]:
-    listed = list(names)
-    return sorted({name for name in listed if listed.count(name) > 1})
-
-
-def _sharing(items: Any) -> list[list[str]]:
-    by_value: dict[str, list[str]] = {}
-    for name, value in items:
-        by_value.setdefault(value, []).append(name)
-    return [names for names in by_value.values() if len(names) > 1]

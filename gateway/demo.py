@@ -17,6 +17,7 @@ from rich.table import Table
 
 from gateway import config
 from gateway.app import local_key, opened, served
+from gateway.errors import GatewayError
 
 _PORT = 8080
 # What gpt-4o-mini costs, so that the table has costs to show.
@@ -86,8 +87,11 @@ async def _chat(
     headers = {}
     if params:
         headers["X-Data-Respan-Params"] = base64.b64encode(json.dumps(params).encode()).decode()
+    expected = 200 if body["model"] == "echo" else 404
     async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
         await response.read()
+        if response.status != expected:
+            raise GatewayError(f"A call of the demo was answered with {response.status}, not {expected}; see the log.")
 
 
 async def _post(session: aiohttp.ClientSession, span: dict[str, Any]) -> None:

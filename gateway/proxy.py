@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from urllib.parse import quote, unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.clock import Clock
-from gateway.core import aliases, headers, multipart, params, rewrite, routing
+from gateway.core import aliases, headers, multipart, params, rewrite, routing, secrets
 from gateway.core.encoding import decoded
 from gateway.core.gate import BodyGate, Gate, StreamGate
 from gateway.core.jsontext import parse_object
@@ -107,6 +108,33 @@ class Outcome:
 
 
 _CLIENT_LEFT = Outcome(CLIENT_GONE, "client_gone", "The client hung up before the answer was complete.")
+_OUR_FAULT = Outcome(500, "internal_error", "The gateway failed; see its log.")
+
+
+class _SafeMeter:
+    """A meter whose failure costs the span its content, and the client nothing."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter: Meter | None = meter
+
+    def feed(self, at: float, piece: bytes) -> None:
+        try:
+            if self._meter is not None:
+                self._meter.feed(at, piece)
+        except Exception:
+            self._fail()
+
+    def read(self) -> Reading:
+        try:
+            if self._meter is not None:
+                return self._meter.read()
+        except Exception:
+            self._fail()
+        return Reading(understood=True, warnings=["the gateway failed to read the answer"])
+
+    def _fail(self) -> None:
+        self._meter = None
+        log.exception("An answer could not be measured")
 
 
 class Proxy:
@@ -138,13 +166,10 @@ class Proxy:
         """
         path = path_qs.partition("?")[0]
         call = Call(self._clock.new_id(), caller, routing.kind_of(path), client)
+        call.params = aliases.merge({}, aliases.header_params(client.headers))
         client.name_span(call.unique_id)
         try:
             body = await client.read()
-        except RefusedRequest as error:
-            await self._refuse(call, error)
-            raise
-        try:
             forwarded, choice = self._admit(call, body)
             request = Request(
                 "POST",
@@ -158,8 +183,11 @@ class Proxy:
         except (RefusedRequest, UpstreamError) as error:
             await self._refuse(call, error)
             raise
-        except asyncio.CancelledError:
+        except (ConnectionError, asyncio.CancelledError):
             self._settle(call, Reading(), _CLIENT_LEFT)
+            raise
+        except Exception:
+            await self._settle_and_wait(call, Reading(), _OUR_FAULT)
             raise
         try:
             await self._relay(call, choice, answer)
@@ -169,7 +197,10 @@ class Proxy:
     async def pass_on(self, client: Client, method: str, path_qs: str) -> None:
         """A request that is no call (anything but POST): relayed, no span. Raises RefusedRequest and UpstreamError."""
         body = await client.read()
-        choice = self._pool.choose(_model_in_path(path_qs))
+        model = _model_in_path(path_qs)
+        choice = self._pool.choose(model)
+        if model is not None and choice.model is not None and choice.model != model:
+            path_qs = _with_model_in_path(path_qs, choice.model)
         request = Request(method, path_qs, list(client.headers.items()), body, streamed=False, on_sent=lambda: None)
         answer = await choice.upstream.send(request)
         returned = headers.to_client(answer.headers.items(), same_length=True)
@@ -187,11 +218,11 @@ class Proxy:
 
     def _admit(self, call: Call, body: bytes) -> tuple[bytes, Choice]:
         """Reads what the request says, and gives what goes on and where. Raises MalformedBody and NotFound."""
-        content_type = call.client.headers.get("Content-Type", "")
-        if (limit := multipart.boundary(content_type)) is not None and not call.kind.is_chat:
-            return self._admit_form(call, body, limit)
+        limit = None if call.kind.is_chat else multipart.boundary(call.client.headers.get("Content-Type", ""))
         try:
             plain = decoded(body, call.client.headers.get("Content-Encoding", ""), self._max_body_bytes)
+            if limit is not None:
+                return self._admit_form(call, body, plain, limit)
             fields = parse_object(plain)
         except MalformedBody:
             if call.kind.is_chat:
@@ -215,22 +246,21 @@ class Proxy:
 
         return rewrite.in_bytes(plain, change), choice
 
-    def _admit_form(self, call: Call, body: bytes, limit: bytes) -> tuple[bytes, Choice]:
-        fields = multipart.fields(body, limit, {"model", "stream", *params.STRIPPED})
-        own = {name: value for name, value in fields.items() if name in params.STRIPPED}
+    def _admit_form(self, call: Call, body: bytes, plain: bytes, limit: bytes) -> tuple[bytes, Choice]:
+        fields = multipart.fields(plain, limit, {"model", "stream", "metadata", *params.STRIPPED})
+        own = params.own_fields(fields, is_chat=False)
         call.params = aliases.merge(own, aliases.header_params(call.client.headers))
         call.model = fields.get("model")
         call.streamed = fields.get("stream") == "true"
-        call.request = {"model": call.model, "bytes": len(body)}
+        call.request = {"model": call.model, "bytes": len(plain)}
         choice = self._choose(call)
-        changed = multipart.without(body, limit, params.STRIPPED)
+        changed = multipart.without(plain, limit, params.STRIPPED)
         if choice.model is not None and choice.model != call.model:
             changed = multipart.with_value(changed, limit, "model", choice.model)
-        return (body if changed == body else changed), choice
+        return (body if changed == plain else changed), choice
 
     def _admit_opaque(self, call: Call, body: bytes) -> tuple[bytes, Choice]:
         """A body that is no JSON object: it goes on as it is, to the first upstream."""
-        call.params = aliases.merge({}, aliases.header_params(call.client.headers))
         call.request = {"bytes": len(body)}
         return body, self._choose(call)
 
@@ -246,10 +276,11 @@ class Proxy:
 
     async def _relay(self, call: Call, choice: Choice, answer: Answer) -> None:
         is_stream = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
-        encoding = answer.headers.get("Content-Encoding", "")
-        holds_usage = is_stream and not encoding and _asks_for_usage(call, choice)
-        gate = _gate(answer, is_stream=is_stream and not encoding, holds_usage=holds_usage)
-        meter = self._meter(call, answer, is_stream=is_stream, encoding=encoding)
+        encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+        is_plain = encoding in ("", "identity")
+        holds_usage = is_stream and is_plain and _asks_for_usage(call, choice)
+        gate = _gate(answer, is_stream=is_stream and is_plain, holds_usage=holds_usage)
+        meter = _SafeMeter(self._meter(call, answer, is_stream=is_stream, encoding=encoding))
         call.status_code = answer.status
         call.streamed = call.streamed or is_stream
         client = call.client
@@ -282,6 +313,10 @@ class Proxy:
             self._settle(call, reading, _judged(call, reading) if reading.done else _CLIENT_LEFT)
             if isinstance(error, asyncio.CancelledError):
                 raise
+        except Exception:
+            self._settle(call, meter.read(), _OUR_FAULT)
+            client.cut()
+            raise
 
     def _meter(self, call: Call, answer: Answer, *, is_stream: bool, encoding: str) -> Meter:
         if is_stream:
@@ -369,14 +404,14 @@ def _gate(answer: Answer, *, is_stream: bool, holds_usage: bool) -> Gate:
 def _judged(call: Call, reading: Reading) -> Outcome:
     """How a complete answer counts."""
     status = call.status_code or 0
-    if status >= 400:
+    if status >= 300:
         body = reading.response
         code, message = _error_of(body.get("error", body) if isinstance(body, dict) else body)
         return Outcome(status, code or "upstream_error", message or f"The upstream answered {status}.")
     if reading.error:
         code, message = _error_of(reading.error)
         return Outcome(status, code or "upstream_error", message or "The upstream reported an error.")
-    if call.kind.is_json and 200 <= status < 300 and not reading.understood:
+    if call.kind.is_json and not reading.understood:
         return Outcome(status, "invalid_response", f"The upstream's answer is no {call.kind.log_type} answer.")
     return Outcome(status)
 
@@ -386,18 +421,24 @@ def _error_of(error: Any) -> tuple[str | None, str | None]:
     if isinstance(error, dict):
         code = error.get("code") or error.get("type")
         message = error.get("message") or error.get("detail")
-        return (str(code) if code else None), (message if isinstance(message, str) else None)
+        return _text_or_none(code), (message if isinstance(message, str) else None)
     if isinstance(error, str) and error.strip():
         return None, error.strip()[:1000]
     return None, None
+
+
+def _text_or_none(code: Any) -> str | None:
+    return str(code) if code and isinstance(code, (str, int)) else None
 
 
 def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> dict[str, Any]:
     """The span's fields, as far as they were measured."""
     client, request, response = call.client, call.request, reading.response
     first = reading.first_generated_at
-    fields: dict[str, Any] = {name: request.get(name) for name in _REQUEST_FIELDS} if call.kind.is_chat else {}
-    fields |= {
+    sent = {name: request.get(name) for name in _REQUEST_FIELDS} if call.kind.is_chat else {}
+    # Tools may carry the keys of the servers they call.
+    fields: dict[str, Any] = secrets.masked(sent)
+    return fields | {
         "model": call.model or reading.model or _UNKNOWN_MODEL,
         "response_model": reading.model,
         "upstream": call.upstream,
@@ -419,7 +460,6 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
         "full_request": request or None,
         "full_response": response if isinstance(response, dict) or response is None else {"body": response},
     }
-    return fields
 
 
 def _outcome_label(outcome: Outcome) -> str:
@@ -440,4 +480,9 @@ async def _try_write(client: Client, piece: bytes) -> None:
 
 def _model_in_path(path_qs: str) -> str | None:
     path = path_qs.partition("?")[0].strip("/")
-    return path.removeprefix("models/") if path.startswith("models/") else None
+    return unquote(path.removeprefix("models/")) if path.startswith("models/") else None
+
+
+def _with_model_in_path(path_qs: str, model: str) -> str:
+    _, question, query = path_qs.partition("?")
+    return f"/models/{quote(model)}{question}{query}"

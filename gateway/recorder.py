@@ -83,10 +83,10 @@ class Recorder:
             raise StoreFull(f"The span could not be stored: {error}.", code="store_failed") from error
         if is_new:
             self._metrics.posted.inc()
-        row = await self._store.find(caller.organization_id, str(draft.span.unique_id))
-        if row is None:
+        stored = await self._store.find(caller.organization_id, str(draft.span.unique_id), public)
+        if stored is None:
             raise StoreFull("The span is not in the store any more.", code="store_failed")
-        return public(row)
+        return stored
 
     def record_call(
         self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller

@@ -68,6 +68,9 @@ class Supervisor:
                 *command, env=env, stdin=PIPE, stdout=PIPE, start_new_session=True
             )
             self._processes.add(process)
+            if self._stop.is_set():
+                # The stop came while this one was being started, and has passed it by.
+                process.terminate()
             assert process.stdout is not None
             line = (await process.stdout.readline()).decode().strip()
             if line and not url.done():
@@ -114,12 +117,24 @@ def _metrics_folder() -> tempfile.TemporaryDirectory[str]:
 @contextlib.contextmanager
 def _reserved(host: str, port: int) -> Iterator[int]:
     """Keeps a port for processes that share it, and picks a free one for 0."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            kept.bind((host, port))
-        except OSError as error:
-            raise ListenError(f"Cannot listen on {host}:{port}: {error.strerror}. Try another --port.") from error
-        yield kept.getsockname()[1]
+    try:
+        # Others who share a port among themselves would be joined unnoticed, so the first to ask does not share.
+        with _bound(host, port, shared=False) as probe:
+            port = probe.getsockname()[1]
+        kept = _bound(host, port, shared=True)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {host}:{port}: {error.strerror}. Try another --host or --port.") from error
+    with kept:
+        yield port
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -1,6 +1,7 @@
 """A real gateway in this process, on a real port, before a scripted upstream on another."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from gateway import config
 from gateway.app import opened, served
@@ -22,9 +24,11 @@ OTHER_KEY = "test-key-of-org-b"
 _CONFIG = """
 [server]
 port = 0
+{server}
 
 [store]
 path = '{folder}/spans.db'
+{store}
 
 [[keys]]
 name = "team-a"
@@ -45,6 +49,22 @@ api_key = "upstream-secret"
 
 
 @dataclass
+class Reply:
+    """An answer of a proxied call, read to its end."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+    @property
+    def log_id(self) -> str:
+        return self.headers["X-Respan-Log-Id"]
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
 class Gateway:
     """A running gateway. `session` carries the key of org-a."""
 
@@ -56,6 +76,15 @@ class Gateway:
         """Posts a span: status and reply."""
         async with self.session.post("/api/request-logs/", json=span, **kwargs) as response:
             return response.status, await response.json()
+
+    async def call(self, path: str, **kwargs: Any) -> Reply:
+        """A proxied POST; its span is stored by the time this returns."""
+        async with self.session.post(path, **kwargs) as response:
+            return Reply(response.status, CIMultiDict(response.headers), await response.read())
+
+    async def span_of(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """The span that a proxied POST leaves."""
+        return await self.get((await self.call(path, **kwargs)).log_id)
 
     async def get(self, unique_id: str) -> dict[str, Any]:
         """One stored span."""
@@ -107,11 +136,15 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def start_gateway(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[StartGateway]:
-    """Starts a gateway: `more` is TOML behind the usual upstream, `clock` a clock of the test's own."""
+    """Starts a gateway: `more` is TOML behind the usual upstream, `server` and `store` more lines of these sections,
+    `clock` a clock of the test's own."""
     async with AsyncExitStack() as stack:
 
-        async def start(more: str = "", clock: Clock | None = None) -> Gateway:
-            text = _CONFIG.format(folder=tmp_path, key=KEY, other_key=OTHER_KEY, upstream=upstream.url) + more
+        async def start(more: str = "", clock: Clock | None = None, server: str = "", store: str = "") -> Gateway:
+            text = _CONFIG.format(
+                folder=tmp_path, key=KEY, other_key=OTHER_KEY, upstream=upstream.url, server=server, store=store
+            )
+            text += more
             settings = config.parse(text, "test.toml", {})
             app = await stack.enter_async_context(opened(settings, clock))
             url = await stack.enter_async_context(served(settings, app))

@@ -53,8 +53,8 @@ def test_check_prints_the_settings_or_every_mistake(tmp_path: Path) -> None:
 
 def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway:
-        assert f"export OPENAI_BASE_URL={gateway.url}/v1" in gateway.log
-        assert f"export OPENAI_API_KEY={gateway.key}" in gateway.log
+        assert f"is kept in gateway.db.key: {gateway.key}\n" in gateway.log
+        assert f'client = OpenAI(base_url="{gateway.url}/v1", api_key="{gateway.key}")' in gateway.log
         for name in ("gateway.db", "gateway.db.key"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
@@ -65,24 +65,37 @@ def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path:
         assert gateway.stop() == 0
     assert span_rows(tmp_path) == [("echo", "success", 3, 3)]
     with serving(tmp_path) as again:
-        assert again.log.count(again.key) == 1, "a later start names the file only"
+        assert again.log.count(again.key) == 2, "a later start names the file only"
         assert again.log.rstrip().endswith("The key is in gateway.db.key.")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
+        first = ""
         for workers in ("1", "2"):
             ended = run("serve", "--port", port, "--workers", workers, folder=tmp_path)
+            first = first or ended.stderr
             assert ended.returncode == 1
-            assert ended.stderr == f"Cannot listen on 127.0.0.1:{port}: Address already in use. Try another --port.\n"
+            told = f"Cannot listen on 127.0.0.1:{port}: Address already in use. Try another --host or --port."
+            assert ended.stderr.splitlines()[-1] == told
+    assert (tmp_path / "gateway.db.key").read_text().strip() in first
 
 
 def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "gateway.db").write_text("no database at all, but longer than a header of SQLite has to be" * 20)
     ended = run("serve", "--port", "0", folder=tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr == "The database gateway.db cannot be used: file is not a database.\n"
+    assert ended.stderr.splitlines()[-1] == "The database gateway.db cannot be used: file is not a database."
+
+
+async def test_workers_do_not_join_those_of_another_gateway(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with serving(tmp_path, "--workers", "2") as gateway:
+        port = gateway.url.rsplit(":", 1)[1]
+        ended = run("serve", "--port", port, "--workers", "2", folder=tmp_path / "other")
+    assert ended.returncode == 1
+    assert "Address already in use" in ended.stderr
 
 
 def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
@@ -196,6 +209,17 @@ async def test_workers_share_the_port_and_the_metrics_and_a_dead_one_is_replaced
     assert "A worker ended with status -9; starting another." in (tmp_path / "stderr.txt").read_text()
 
 
+async def test_a_stop_while_a_dead_worker_is_replaced_ends_the_new_one_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as gateway:
+        children = await _children(gateway.process.pid, 2)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not set(_child_ids(gateway.process.pid)) - set(children):
+                await asyncio.sleep(0)
+        assert await asyncio.to_thread(gateway.stop) == 0
+
+
 async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as gateway:
         children = await _children(gateway.process.pid, 2)
@@ -205,11 +229,15 @@ async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
 
 
+def _child_ids(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
 async def _children(parent: int, number: int, without: int | None = None) -> list[int]:
     """The processes of a parent, once there are so many."""
     async with asyncio.timeout(60):
         while True:
-            found = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+            found = _child_ids(parent)
             if len(found) == number and without not in found:
                 return found
             await asyncio.sleep(0.01)

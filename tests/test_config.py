@@ -64,21 +64,27 @@ workers = 0
 max_body_mb = "big"
 [stroe]
 path = "x"
+[store]
+path = "nowhere/x.db"
 [[keys]]
 name = "a"
 key = "env:MISSING"
 environment = "staging"
+[[keys]]
+name = "a"
+key = "k"
 [[upstreams]]
 name = "with/slash"
 base_url = "http://x"
 timout_s = 1
+models = "gpt-4o"
 [[upstreams]]
 name = "no-address"
 [prices.m]
 prompt = "1"
 """
     found = "\n".join(mistakes(text))
-    assert len(found.splitlines()) == 11
+    assert len(found.splitlines()) == 14
     for expected in (
         "config.toml: server.prot: unknown key; did you mean port?",
         "config.toml: server.workers: must be greater than or equal to 1",
@@ -88,7 +94,10 @@ prompt = "1"
         "config.toml: keys[0] (\"a\").environment: must be 'prod' or 'test'",
         'config.toml: upstreams[0] ("with/slash").name: must have no slash',
         'config.toml: upstreams[0] ("with/slash").timout_s: unknown key; did you mean timeout_s?',
-        'config.toml: upstreams[1] ("no-address"): Value error, base_url is required'.replace("Value error, ", ""),
+        'config.toml: upstreams[0] ("with/slash").models: must be a list',
+        'config.toml: upstreams[1] ("no-address").base_url: is required',
+        "config.toml: keys: the name 'a' is used twice",
+        "config.toml: store.path: there is no folder nowhere",
         "config.toml: prices.m.prompt: must be a number",
         "config.toml: prices.m.completion: is required",
     ):
@@ -177,3 +186,50 @@ def test_what_is_shown_is_toml_that_means_the_same() -> None:
     assert again.store == settings.store
     assert again.prices == settings.prices
     assert [upstream.models for upstream in again.upstreams] == [upstream.models for upstream in settings.upstreams]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('[server]\nport = "80"', "server.port: must be a whole number"),
+        ("[server]\nhost = 5", "server.host: must be text in quotes"),
+        ('server = "x"', "server: must be a table"),
+        ('[store]\npath = ""', "store.path: must be the name of a file"),
+        ('[store]\npath = ":memory:"', "store.path: must be the name of a file"),
+        ('[store]\npath = "/"', "store.path: must be the name of a file"),
+        ("[store]\npath = 5", "store.path: must be text in quotes"),
+        ('[store]\nsynchronous = "off"', "store.synchronous: must be 'normal' or 'full'"),
+        ('[[keys]]\nname = "a"\nkey = ""', 'keys[0] ("a").key: must not be empty'),
+        ("upstreams = []", "upstreams: there must be one at least"),
+        ('[[upstreams]]\nname="u"\nbase_url="http://h/v1?x=y"', 'upstreams[0] ("u").base_url: must begin with http'),
+        (
+            '[[upstreams]]\nname="u"\nbase_url="http://h"\nca_file="nope.pem"',
+            "ca_file: nope.pem cannot be read: No such",
+        ),
+        ('[[upstreams]]\nname="u"\nbase_url="http://h"\nheaders={"a b"="x"}', "is no name of a header"),
+        ('[[upstreams]]\nname="u"\nbase_url="http://h"\nheaders={a="x\\ny"}', "headers.a: must be one line"),
+        ("[prices.m]\nprompt = -1\ncompletion = 1", "prices.m.prompt: must be greater than or equal to 0"),
+    ],
+)
+def test_a_mistake_is_told_in_the_files_own_words(line: str, expected: str) -> None:
+    (found,) = mistakes(line)
+    assert found.startswith("config.toml: ")
+    assert expected in found
+
+
+def test_a_ca_file_must_hold_certificates(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    (found,) = mistakes(f'[[upstreams]]\nname="u"\nbase_url="http://h"\nca_file="{file}"')
+    assert "holds no certificates in PEM form" in found
+
+
+def test_one_key_under_two_names_is_told_also_where_it_comes_from_the_environment() -> None:
+    text = '[[keys]]\nname="a"\nkey="env:A"\n[[keys]]\nname="b"\nkey="same"'
+    assert mistakes(text, {"A": "same"}) == ["config.toml: keys: a and b have the same key"]
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xef\xbb\xbf[server]\nport = 1\n")
+    assert config.load(file, {}).server.port == 1

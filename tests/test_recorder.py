@@ -42,7 +42,7 @@ class Door:
         )
 
     async def read(self, unique_id: str, organization_id: str = "o") -> dict[str, Any]:
-        row = await self.store.find(organization_id, unique_id)
+        row = await self.store.find(organization_id, unique_id, dict)
         assert row is not None
         return public(row)
 

@@ -107,9 +107,10 @@ def wanted(draft: Draft) -> dict[str, tokens.Countable]:
     if span.status == FAILED and not span.output:
         return found
     if span.prompt_tokens is None and span.input is not None:
-        found["prompt_tokens"] = tokens.prompt(span.log_type, span.input, span.tools)
+        value = content.unwrapped_input(span.input) if generating else span.input
+        found["prompt_tokens"] = tokens.prompt(span.log_type, value, span.tools)
     if span.completion_tokens is None and span.output is not None and generating:
-        found["completion_tokens"] = tokens.completion(span.output)
+        found["completion_tokens"] = tokens.completion(content.unwrapped_output(span.output))
     return found
 
 
@@ -137,12 +138,19 @@ def price(draft: Draft, find: Callable[[list[str], datetime, int], prices.Price 
         cache_creation=span.prompt_cache_creation_tokens or 0,
         cache_is_extra=draft.cache_is_extra,
     )
-    if span.total_request_tokens is None and span.prompt_tokens is not None:
+    if span.total_request_tokens is None and _all_counted(span):
         span.total_request_tokens = _within_64_bits(paid.prompt_in_all + (span.completion_tokens or 0))
     draft.cost_picos = _cost(span, paid, find)
     span.cost = None if draft.cost_picos is None else prices.usd(draft.cost_picos)
     if span.tokens_per_second is None:
         span.tokens_per_second = _speed(draft)
+
+
+def _all_counted(span: Span) -> bool:
+    """Whether nothing that costs is unknown: what generates has both counts, anything else one at least."""
+    if span.log_type in tokens.GENERATING:
+        return span.prompt_tokens is not None and span.completion_tokens is not None
+    return span.prompt_tokens is not None or span.completion_tokens is not None
 
 
 def _cost(
@@ -151,7 +159,7 @@ def _cost(
     if span.cost is not None:
         exact: int | None = prices.picos(prices.decimal(span.cost))
     else:
-        exact = _computed_cost(span, paid, find)
+        exact = _computed_cost(span, paid, find) if _all_counted(span) else None
     if exact is None or _within_64_bits(exact) is not None:
         return exact
     try:

@@ -8,7 +8,9 @@ from gateway.core.span import CONTENT, Span
 # Types whose reads carry prompt_messages and completion_message as well.
 CONVERSATIONS = frozenset({"chat", "completion", "text", "response", "generation"})
 
-_MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "refusal"})
+_MESSAGE_KEYS = frozenset(
+    {"role", "content", "tool_calls", "function_call", "refusal", "audio", "reasoning", "reasoning_content"}
+)
 # Far from where Python's own recursion ends, on the way in as well as on the way out.
 DEPTH_AT_MOST = 250
 # The last to be cut comes first.
@@ -48,12 +50,34 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and "role" in value and bool(_MESSAGE_KEYS - {"role"} & value.keys())
 
 
+def unwrapped_input(value: Any) -> Any:
+    """The messages of a whole chat request, or the items of a whole Responses request; else the input itself."""
+    if not isinstance(value, dict) or "role" in value:
+        return value
+    if isinstance(value.get("messages"), list):
+        return value["messages"]
+    if isinstance(items := value.get("input"), (str, list)):
+        items = [{"role": "user", "content": items}] if isinstance(items, str) else items
+        instructions = value.get("instructions")
+        return [{"role": "system", "content": instructions}, *items] if isinstance(instructions, str) else items
+    return value
+
+
+def unwrapped_output(value: Any) -> Any:
+    """The messages or texts of a whole completion, or the items of a whole response; else the output itself."""
+    if not isinstance(value, dict) or "role" in value:
+        return value
+    if isinstance(choices := value.get("choices"), list):
+        said = [choice.get("message", choice.get("text")) for choice in choices if isinstance(choice, dict)]
+        return [item for item in said if item is not None] or None
+    return value["output"] if isinstance(value.get("output"), list) else value
+
+
 def prompt_messages(value: Any) -> list[dict[str, Any]] | None:
     """An input as a list of messages; text is one user message."""
+    value = unwrapped_input(value)
     if value is None:
         return None
-    if isinstance(value, dict) and isinstance(value.get("messages"), list):
-        value = value["messages"]
     if isinstance(value, list) and value and not all(isinstance(item, (dict, str)) for item in value):
         value = dump(value)
     items = value if isinstance(value, list) else [value]
@@ -62,18 +86,14 @@ def prompt_messages(value: Any) -> list[dict[str, Any]] | None:
 
 def completion_message(value: Any) -> dict[str, Any] | None:
     """An output as one assistant message; text is its content."""
+    value = unwrapped_output(value)
     if value is None:
         return None
-    if isinstance(value, dict):
-        choices = value.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            message = choices[0].get("message")
-            return message if isinstance(message, dict) else completion_message(choices[0].get("text"))
-        if _MESSAGE_KEYS & value.keys():
-            return value
-        if isinstance(value.get("output"), list):
-            return completion_message(value["output"])
+    if isinstance(value, dict) and _MESSAGE_KEYS & value.keys():
+        return value
     if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], str):
+            value = value[0]
         messages = [item for item in value if isinstance(item, dict) and _MESSAGE_KEYS & item.keys()]
         if messages:
             # Among the items of a Responses answer, reasoning may come before the message.

@@ -1,6 +1,6 @@
 """What a reader of the API gets of a stored span: the shape of Respan's `retrieve span`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,10 +26,21 @@ JSON_COLUMNS = (
     "variables",
     "extras",
 )
+_CONTENT_COLUMNS = (
+    "input",
+    "output",
+    "tool_calls",
+    "full_request",
+    "full_response",
+    "tools",
+    "variables",
+    "extras",
+)
+PAGE_CONTENT_AT_MOST = 16 * 1024 * 1024
 BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
 
 # Columns that are no fields of a span.
-_OF_THE_STORE = frozenset({"row_id", "seq"})
+_OF_THE_STORE = frozenset({"row_id", "seq", "cost_picos"})
 # Fields of the API that say nothing here yet; clients expect them to be there.
 _ALWAYS_NULL = (
     "period_start",
@@ -67,6 +78,23 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         "blurred": False,
         "scores": {},
     }
+
+
+def page_of(rows: Iterable[Mapping[str, Any]], size: int) -> tuple[list[str], bool]:
+    """The JSON of the first `size` rows as a list shows them, and whether there are more.
+
+    Once a page holds PAGE_CONTENT_AT_MOST characters of content, the further rows come without theirs and say so
+    (`content_omitted`): retrieve those one by one.
+    """
+    texts: list[str] = []
+    room = PAGE_CONTENT_AT_MOST
+    for row in rows:
+        if len(texts) == size:
+            return texts, True
+        room -= sum(len(row[name]) for name in JSON_COLUMNS if row[name] is not None)
+        span = public(row if room >= 0 else {**row, **dict.fromkeys(_CONTENT_COLUMNS)})
+        texts.append(dump(span if room >= 0 else {**span, "content_omitted": True}))
+    return texts, False
 
 
 def _shown_metadata(metadata: Any) -> dict[str, str] | None:

@@ -57,10 +57,12 @@ def _utc(value: datetime) -> datetime:
 
 
 def _identifier(value: str) -> str:
-    if value in RESERVED_IDS:
+    if value.strip("/") in RESERVED_IDS:
         raise ValueError(f"must not be one of {', '.join(sorted(RESERVED_IDS))}: these are routes")
     if not is_unicode(value):
         raise ValueError("must be text without lone surrogates")
+    if value.endswith("/") or {".", ".."} & set(value.split("/")):
+        raise ValueError("must have no part that is . or .., and no slash at its end: it becomes part of a path")
     return value
 
 

@@ -1,7 +1,7 @@
 """Every SQL statement that reads or writes spans, each as one function on a connection."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, SPAN_COLUMNS, Values
@@ -58,11 +58,11 @@ def find_span(db: sqlite3.Connection, organization_id: str, unique_id: str) -> d
 
 def newest_spans(
     db: sqlite3.Connection, organization_id: str, conditions: Sequence[tuple[str, Any]], limit: int, offset: int
-) -> list[dict[str, Any]]:
-    """Rows of the view `spans`, newest first. A condition is SQL on a column with one mark, and its value."""
+) -> Iterator[dict[str, Any]]:
+    """Rows of the view `spans`, newest first, read one by one. A condition is SQL with one mark, and its value."""
     where = "".join(f" AND {sql}" for sql, _ in conditions)
     rows = db.execute(
         f"SELECT * FROM spans WHERE organization_id = ?{where} ORDER BY timestamp DESC, row_id DESC LIMIT ? OFFSET ?",
         (organization_id, *(value for _, value in conditions), limit, offset),
     )
-    return [dict(row) for row in rows]
+    return map(dict, rows)

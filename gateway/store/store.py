@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from gateway.store import queries, rows, sqlite
 from gateway.store.writer import Writer
 
 T = TypeVar("T")
+Row = dict[str, Any]
 
 _READERS = 2
 
@@ -54,15 +55,27 @@ class Store:
             lambda db, seq: queries.update_counts(db, seq, organization_id, unique_id, values), rows.size(values)
         )
 
-    async def find(self, organization_id: str, unique_id: str) -> dict[str, Any] | None:
-        """One stored span, as a row of the view `spans`."""
-        return await self._read(lambda db: queries.find_span(db, organization_id, unique_id))
+    async def find(self, organization_id: str, unique_id: str, shape: Callable[[Row], T]) -> T | None:
+        """One stored span: a row of the view `spans`, as `shape` makes it. That runs in the reader's thread, so that
+        long content does not hold up the event loop."""
+
+        def found(db: sqlite3.Connection) -> T | None:
+            row = queries.find_span(db, organization_id, unique_id)
+            return None if row is None else shape(row)
+
+        return await self._read(found)
 
     async def newest(
-        self, organization_id: str, conditions: Sequence[tuple[str, Any]], *, limit: int, offset: int
-    ) -> list[dict[str, Any]]:
-        """Stored spans, newest first, as rows of the view `spans`."""
-        return await self._read(lambda db: queries.newest_spans(db, organization_id, conditions, limit, offset))
+        self,
+        organization_id: str,
+        conditions: Sequence[tuple[str, Any]],
+        *,
+        limit: int,
+        offset: int,
+        shape: Callable[[Iterator[Row]], T],
+    ) -> T:
+        """Stored spans, newest first, as `shape` makes them of the rows of the view `spans`; see `find`."""
+        return await self._read(lambda db: shape(queries.newest_spans(db, organization_id, conditions, limit, offset)))
 
     async def is_ready(self, within_s: float) -> bool:
         """Whether a write goes through now, and none has waited longer than `within_s` seconds."""
@@ -77,10 +90,11 @@ class Store:
 
     async def close(self) -> None:
         """Commits what waits and lets go of the file."""
-        await self._writer.close()
-        self._readers.shutdown(wait=True)
+        # The writer's connection goes last: only one that may write can tidy the write-ahead log away.
+        await asyncio.to_thread(self._readers.shutdown)
         for connection in self._connections:
             connection.close()
+        await self._writer.close()
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, query)

@@ -1,6 +1,7 @@
 """An upstream over HTTP. The only module that knows aiohttp's client and its exceptions."""
 
 import asyncio
+import os
 import ssl
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -77,7 +79,7 @@ class HttpUpstream:
         try:
             return await self._attempt(self._pooled, request, attempt)
         except UpstreamUnreachable as error:
-            if not attempt.reused or not isinstance(error.__cause__, _DEAD):
+            if not attempt.reused or not _died_idle(error.__cause__):
                 raise
         return await self._attempt(self._fresh, request, _Attempt(request.on_sent))
 
@@ -111,25 +113,57 @@ class _HttpAnswer:
         self.status = response.status
         self.reason = response.reason or ""
         self.headers = CIMultiDict(response.headers)
+        self._watched = self._watch()
 
     async def read(self) -> bytes:
+        content = self._response.content
         with _translated(self._upstream, UpstreamCut):
-            async with asyncio.timeout(self._idle_timeout_s):
-                return await self._response.content.readany()
+            try:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    return await content.readany()
+            except (aiohttp.ClientError, HttpProcessingError):
+                # aiohttp tells of the end before it gives what came until then.
+                if rest := content._read_nowait(-1):
+                    return rest
+                raise
+
+    def _watch(self) -> asyncio.Future[None] | None:
+        """aiohttp leaves a reader waiting where the framing of a body breaks: sees to it that it hears of the end."""
+        connection = self._response.connection
+        if connection is None or connection.protocol is None:
+            return None
+        closed = connection.protocol.closed
+        if closed is None:
+            self._end_if_open()
+        else:
+            closed.add_done_callback(self._end_if_open)
+            # Once a connection, not once an answer: a connection serves many.
+            closed.remove_done_callback(_look_at)
+            closed.add_done_callback(_look_at)
+        return closed
+
+    def _end_if_open(self, _: object = None) -> None:
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
     def close(self) -> None:
+        if self._watched is not None:
+            self._watched.remove_done_callback(self._end_if_open)
         # After the end of the body the connection is back in its pool, and this does nothing.
         self._response.close()
+
+
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """How a connection ended is told by its answers; asyncio would log what nobody has looked at."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 @dataclass(slots=True)
 class _Attempt:
     on_sent: Callable[[], None]
     reused: bool = False
-
-
-# How a connection shows that it died while it was idle.
-_DEAD = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
 async def _on_reuse(
@@ -144,6 +178,14 @@ async def _on_sent(
     context.trace_request_ctx.on_sent()
 
 
+def _died_idle(error: BaseException | None) -> bool:
+    """Whether a reused connection ended before a byte of the answer came."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # Where part of a head has come, it stands in the place of the text.
+        return isinstance(error.message, str)
+    return isinstance(error, aiohttp.ClientOSError)
+
+
 @contextmanager
 def _translated(upstream: str, otherwise: type[UpstreamError]) -> Iterator[None]:
     """Turns whatever aiohttp raises into our errors, in words that hold no URL, header or key."""
@@ -153,7 +195,7 @@ def _translated(upstream: str, otherwise: type[UpstreamError]) -> Iterator[None]
         raise UpstreamTimedOut(f"The upstream {upstream} took too long.") from error
     except aiohttp.ClientConnectorError as error:
         raise UpstreamUnreachable(f"The upstream {upstream} cannot be reached: {_reason(error)}.") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
         what = "broke off its answer" if otherwise is UpstreamCut else "did not answer in HTTP or hung up"
         raise otherwise(f"The upstream {upstream} {what} ({type(error).__name__}).") from error
 
@@ -161,4 +203,8 @@ def _translated(upstream: str, otherwise: type[UpstreamError]) -> Iterator[None]
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "its certificate is not trusted"
-    return error.os_error.strerror or type(error.os_error).__name__
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved"
+    if isinstance(error.os_error, ssl.SSLError):
+        return "it does not speak TLS as we do"
+    return os.strerror(error.os_error.errno) if error.os_error.errno else type(error.os_error).__name__

@@ -9,13 +9,17 @@ from typing import Any
 from multidict import CIMultiDict
 
 from gateway.clock import Clock
+from gateway.core.encoding import decoded
+from gateway.core.headers import value as header_value
 from gateway.core.jsontext import dump, parse_or_none
 from gateway.core.tokens import completion
+from gateway.errors import BodyTooLarge, MalformedBody
 from gateway.upstream.wire import Answer, Request
 
 # A stream takes this long between two words, and no longer than that in all (seconds).
 _PAUSE_S = 0.01
 _PAUSES_AT_MOST_S = 2.0
+_BODY_AT_MOST = 64 * 1024 * 1024
 
 
 class EchoUpstream:
@@ -35,7 +39,7 @@ class EchoUpstream:
         request.on_sent()
         if request.path_qs.partition("?")[0] != "/chat/completions" or request.method != "POST":
             return _error(404, "The echo model serves chat completions only.", "not_found")
-        body = parse_or_none(request.body)
+        body = _body(request)
         messages = body.get("messages") if isinstance(body, dict) else None
         if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
             return _error(400, "messages must be a list of at least one message.", "invalid_value", "messages")
@@ -111,6 +115,13 @@ class _EchoAnswer:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _body(request: Request) -> Any:
+    try:
+        return parse_or_none(decoded(request.body, header_value(request.headers, "content-encoding"), _BODY_AT_MOST))
+    except (MalformedBody, BodyTooLarge):
+        return None
 
 
 def _whole(status: int, value: dict[str, Any]) -> _EchoAnswer:

@@ -14,6 +14,7 @@ from gateway.upstream.wire import Request, Upstream
 
 _LIST_KEPT_S = 300.0
 _LIST_AT_MOST = 16 * 1024 * 1024
+_LIST_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,10 @@ class Pool:
 
     def choose(self, model: str | None) -> Choice:
         """`NAME/rest` goes to that upstream as `rest`; else the first that serves the model. Raises NotFound."""
-        if model is None:
+        if model is None and self._upstreams:
             return Choice(self._upstreams[0], None)
+        if model is None:
+            raise NotFound("No upstream is configured.", code="model_not_found")
         name, slash, rest = model.partition("/")
         if slash and rest and name in self._by_name:
             return Choice(self._by_name[name], rest)
@@ -85,8 +88,9 @@ class Pool:
         if upstream.name in self._lists and now - kept_at < _LIST_KEPT_S:
             return models
         try:
-            status, body = await _get(upstream, "/models")
-        except UpstreamError:
+            async with asyncio.timeout(_LIST_WITHIN_S):
+                status, body = await _get(upstream, "/models")
+        except (UpstreamError, TimeoutError):
             return []
         listed = parse_or_none(body) if status == 200 else None
         items = listed.get("data") if isinstance(listed, dict) else None

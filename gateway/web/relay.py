@@ -1,6 +1,7 @@
 """The proxy's routes: aiohttp on one side, `proxy.Client` on the other."""
 
 from datetime import datetime
+from urllib.parse import unquote
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -96,6 +97,6 @@ def _with_query(request: web.Request, path: str) -> str:
 
 def _refuse_odd(request: web.Request, path: str) -> None:
     """Paths that are ours, or that could lead out of the upstream's base URL."""
-    segments = path.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("\\", "/").split("/")
-    if segments[1:2] == ["traces"] or ".." in segments or "." in segments:
+    segments = [segment for segment in unquote(path).lower().replace("\\", "/").split("/") if segment]
+    if segments[:1] == ["traces"] or ".." in segments or "." in segments:
         raise NotFound(f"There is no route {request.path}.", code="not_found")

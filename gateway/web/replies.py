@@ -12,8 +12,13 @@ _OPENAI_ROUTES = ("/v1", "/api/chat", "/api/openai", "/api/models")
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Any JSON value."""
+    return json_text_reply(dump(value), status, headers)
+
+
+def json_text_reply(text: str, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """JSON that is text already."""
     return web.Response(
-        body=dump(value).encode(), status=status, headers=headers, content_type="application/json", charset="utf-8"
+        body=text.encode(), status=status, headers=headers, content_type="application/json", charset="utf-8"
     )
 
 

@@ -1,19 +1,21 @@
 """Span routes: create, bulk, retrieve, list."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.core import aliases
-from gateway.core.reading import public, stored_time
+from gateway.core.jsontext import dump
+from gateway.core.reading import page_of, public, stored_time
 from gateway.core.span import Time
 from gateway.errors import InvalidSpan, MalformedBody, NotFound, RefusedRequest, StoreFull
 from gateway.recorder import Caller, Recorder
 from gateway.store.store import Store
 from gateway.web.bodies import read_body, read_object
-from gateway.web.replies import error_reply, json_reply
+from gateway.web.replies import error_reply, json_reply, json_text_reply
 
 BULK_AT_MOST = 500
 _PAGE_SIZE = 50
@@ -70,10 +72,10 @@ class SpanHandlers:
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One span of the caller's organization."""
         unique_id = request.match_info["unique_id"].removesuffix("/")
-        row = await self._store.find(caller.organization_id, unique_id)
-        if row is None:
+        span = await self._store.find(caller.organization_id, unique_id, public)
+        if span is None:
             raise NotFound("Span not found.")
-        return json_reply(public(row))
+        return json_reply(span)
 
     async def list(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Newest first. A page past the end has no results and is no error: Respan's pager stops there."""
@@ -88,16 +90,19 @@ class SpanHandlers:
         page = _positive(query.get("page", "1"), "page")
         size = min(_positive(query.get("page_size", str(_PAGE_SIZE)), "page_size"), _PAGE_SIZE_AT_MOST)
         offset = min((page - 1) * size, _LAST_ROW)
-        rows = await self._store.newest(caller.organization_id, _conditions(request), limit=size + 1, offset=offset)
-        results = [public(row) for row in rows[:size]]
-        return json_reply(
-            {
-                "count": len(results),
-                "next": _page_url(request, page + 1) if len(rows) > size else None,
-                "previous": _page_url(request, page - 1) if page > 1 else None,
-                "results": results,
-            }
+        results, more = await self._store.newest(
+            caller.organization_id,
+            _conditions(request),
+            limit=size + 1,
+            offset=offset,
+            shape=partial(page_of, size=size),
         )
+        rest = {
+            "count": len(results),
+            "next": _page_url(request, page + 1) if more else None,
+            "previous": _page_url(request, page - 1) if page > 1 else None,
+        }
+        return json_text_reply(f'{dump(rest)[:-1]},"results":[{",".join(results)}]}}')
 
 
 async def _refuse_filters(request: web.Request) -> None:

@@ -199,7 +199,7 @@ def test_the_order_of_prices(fields: dict[str, Any], picos: int | float | None) 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"cost": 1e300}, {"cost": -1e300}, {"prompt_tokens": 2**60, "prompt_unit_price": 1e300}],
+    [{"cost": 1e300}, {"cost": -1e300}, {"prompt_tokens": 2**60, "completion_tokens": 0, "prompt_unit_price": 1e300}],
 )
 def test_a_cost_beyond_every_number_is_left_out(fields: dict[str, Any]) -> None:
     span = priced(**fields).span
@@ -272,3 +272,17 @@ def test_our_warnings_stand_beside_those_that_were_sent() -> None:
     warn(span, "b")
     assert span.warnings == {"own": 1, "gateway": "a; b"}
     assert sent == {"own": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "total", "cost"),
+    [
+        ({"prompt_tokens": 10}, None, None),
+        ({"completion_tokens": 10}, None, None),
+        ({"prompt_tokens": 10, "completion_tokens": 0}, 10, 1.5e-6),
+        ({"prompt_tokens": 10, "log_type": "embedding"}, 10, 1.5e-6),
+    ],
+)
+def test_what_is_half_known_has_no_total_and_no_cost(fields: dict[str, Any], total: int | None, cost: float) -> None:
+    span = priced(**{"prompt_unit_price": 0.15, "completion_unit_price": 0.6, **fields}).span
+    assert (span.total_request_tokens, span.cost) == (total, cost)

@@ -98,6 +98,8 @@ ITEM = {"type": "message", "role": "assistant", "content": [{"type": "output_tex
         ({"choices": [{}]}, None),
         ([REASONING, ITEM], ITEM),
         ({"object": "response", "output": [REASONING, ITEM]}, ITEM),
+        ({"choices": [{"message": ANSWER}, {"message": USER}]}, ANSWER),
+        ({"role": "assistant", "reasoning_content": "hm"}, {"role": "assistant", "reasoning_content": "hm"}),
         ({"a": 1}, {"role": "assistant", "content": '{"a":1}'}),
         (True, {"role": "assistant", "content": "true"}),
     ],
@@ -213,3 +215,27 @@ def test_whatever_is_cut_fits(first: Any, second: Any, third: Any, limit: int) -
     left = [value for value in (span.input, span.output, span.extras["own"]) if value is not None]
     assert sum(map(sized, left)) <= limit + 6
     assert was_cut or (span.input, span.output, span.extras["own"]) == (first, second, third)
+
+
+@pytest.mark.parametrize(
+    ("value", "unwrapped"),
+    [
+        ({"messages": [USER], "model": "m", "temperature": 0.3}, [USER]),
+        (
+            {"input": "hi", "instructions": "be"},
+            [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}],
+        ),
+        ({"input": [USER]}, [USER]),
+        ({"input": 5}, {"input": 5}),
+        (USER, USER),
+        ("hi", "hi"),
+        (None, None),
+    ],
+)
+def test_a_whole_request_is_unwrapped(value: Any, unwrapped: Any) -> None:
+    assert content.unwrapped_input(value) == unwrapped
+
+
+@pytest.mark.parametrize("text", ['{"role":"assistant","function_call":{}}', '{"role":"assistant","audio":{"id":"a"}}'])
+def test_a_message_without_content_is_read_from_its_json(text: str) -> None:
+    assert content.completion_message(content._read_chat(text)) == content.parse_or_none(text)

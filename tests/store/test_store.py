@@ -56,7 +56,8 @@ def columns(path: Path, table: str) -> set[str]:
 
 
 async def ids(store: Store, organization_id: str = "o", limit: int = 100, offset: int = 0) -> list[str]:
-    return [row["unique_id"] for row in await store.newest(organization_id, [], limit=limit, offset=offset)]
+    rows = await store.newest(organization_id, [], limit=limit, offset=offset, shape=list)
+    return [row["unique_id"] for row in rows]
 
 
 async def test_a_span_is_on_disk_once_its_future_ends(store: Store, path: Path) -> None:
@@ -64,14 +65,14 @@ async def test_a_span_is_on_disk_once_its_future_ends(store: Store, path: Path) 
     assert rows(path, "SELECT unique_id, model, input, metadata, status FROM spans") == [
         ("a", "m", '"hi"', '{"k":1}', "success")
     ]
-    row = await store.find("o", "a")
+    row = await store.find("o", "a", dict)
     assert row is not None
     assert (row["unique_id"], row["timestamp"]) == ("a", "2026-01-02T12:00:00.000000Z")
 
 
 async def test_an_empty_store_can_be_read(store: Store) -> None:
     assert await ids(store) == []
-    assert await store.find("o", "a") is None
+    assert await store.find("o", "a", dict) is None
 
 
 async def test_a_taken_id_changes_nothing(store: Store, path: Path) -> None:
@@ -173,7 +174,7 @@ def test_the_schema_has_every_field(path: Path) -> None:
     assert columns(path, "span") == {"id", "seq", *SPAN_COLUMNS}
     assert columns(path, "content") == {"span_id", *CONTENT_COLUMNS}
     legacy = {"messages", "prompt_messages", "completion_message", "completion_messages"}
-    assert columns(path, "spans") == ({*Span.model_fields} - legacy) | {"row_id", "seq", "extras"}
+    assert columns(path, "spans") == ({*Span.model_fields} - legacy) | {"row_id", "seq", "extras", "cost_picos"}
     assert {*COUNTED_COLUMNS} <= {*SPAN_COLUMNS}
 
 

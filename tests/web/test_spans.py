@@ -100,7 +100,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"messages": [USER], "prompt_tokens": 3},
         {
             **{"input": [USER], "messages": [USER], "prompt_messages": [USER]},
-            **{"prompt_tokens": 3, "total_request_tokens": 3},
+            **{"prompt_tokens": 3},
         },
     ),
     ({"log_type": "task", "prompt_messages": [USER]}, {"log_type": "task", "input": [USER]}),
@@ -184,7 +184,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"total_request_tokens": 9}, {"total_request_tokens": 9}),
     (
         {"disable_log": True, "input": "x", "own": "x", "prompt_tokens": 1},
-        {"disable_log": True, "prompt_tokens": 1, "total_request_tokens": 1},
+        {"disable_log": True, "prompt_tokens": 1},
     ),
     ({"organization_id": "x", "environment": "test", "organization_key_id": "x"}, {}),
     ({"anything": [1, {"a": None}], "message": "kept"}, {"anything": [1, {"a": None}], "message": "kept"}),
@@ -290,9 +290,30 @@ async def test_each_form_of_the_route_answers_by_itself(gateway: Gateway, path: 
 
 
 async def test_an_id_may_hold_slashes(gateway: Gateway) -> None:
-    for unique_id in ("a/b", "a/b/", "/a", "list/x"):
+    for unique_id in ("a/b", "/a", "list/x"):
         assert (await gateway.post({"model": "m", "unique_id": unique_id}))[0] == 201
-        assert (await gateway.get(unique_id))["id"] == unique_id
+        for slash in ("", "/"):
+            async with gateway.session.get(f"/api/request-logs/{unique_id}{slash}") as response:
+                assert (await response.json())["id"] == unique_id
+
+
+@pytest.mark.parametrize("unique_id", ["a/", "list/", ".", "..", "a/../b"])
+async def test_an_id_that_no_path_leads_to_is_refused(gateway: Gateway, unique_id: str) -> None:
+    status, body = await gateway.post({"model": "m", "unique_id": unique_id})
+    assert (status, list(body["errors"])) == (422, ["unique_id"])
+
+
+async def test_a_page_of_long_spans_is_bounded_and_says_what_it_leaves_out(gateway: Gateway) -> None:
+    long = "x" * 1_000_000
+    for number in range(20):
+        await gateway.post({"model": "m", "log_type": "tool", "input": long, "cost": 0.5, "unique_id": str(number)})
+    listed = await gateway.spans()
+    whole = [span for span in listed if "content_omitted" not in span]
+    assert [span["unique_id"] for span in listed] == [str(number) for number in reversed(range(20))]
+    assert len(whole) == 16
+    assert all(span["input"] == long for span in whole)
+    assert all(span["input"] is None and span["cost"] == 0.5 for span in listed if span not in whole)
+    assert (await gateway.get("0"))["input"] == long
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ SELECT
     start_time, timestamp, latency, time_to_first_token, tokens_per_second, routing_time,
     prompt_tokens, completion_tokens, total_request_tokens,
     prompt_cache_hit_tokens, prompt_cache_creation_tokens, reasoning_tokens,
-    cost_picos / 1e12 AS cost, prompt_unit_price, completion_unit_price,
+    cost_picos / 1e12 AS cost, cost_picos, prompt_unit_price, completion_unit_price,
     customer_identifier, customer_email, customer_name, thread_identifier, session_identifier, custom_identifier,
     group_identifier, evaluation_identifier, trace_unique_id, trace_group_identifier, span_unique_id, span_parent_id,
     span_name, span_workflow_name, metadata, properties, positive_feedback, note, category,

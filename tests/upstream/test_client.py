@@ -1,0 +1,374 @@
+"""The only outgoing socket: its errors, its connections, TLS and proxies."""
+
+import asyncio
+import gc
+import inspect
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import http_exceptions
+
+from gateway import config
+from gateway.app import opened
+from gateway.errors import ConfigError, UpstreamCut, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from gateway.upstream.client import Address, HttpUpstream, _translated
+from gateway.upstream.wire import Request
+from tests.conftest import Gateway, StartGateway
+from tests.fakes.client import soon
+from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
+ROUTE = "/v1/chat/completions"
+
+
+def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from subclasses(one)
+
+
+def made(kind: type[Exception]) -> Exception:
+    """An instance that holds what must not be told, however it is made."""
+    error: Exception = kind.__new__(kind)
+    for name, value in {
+        "os_error": OSError(111, "secret at 10.0.0.1"),
+        "_os_error": OSError(111, "secret at 10.0.0.1"),
+        "certificate_error": ssl.SSLError("secret"),
+        "_certificate_error": ssl.SSLError("secret"),
+        "message": "secret",
+        "_conn_key": SimpleNamespace(host="secret", port=1, is_ssl=True, ssl=True),
+        "request_info": SimpleNamespace(real_url="secret"),
+        "history": (),
+        "status": 400,
+    }.items():
+        try:
+            setattr(error, name, value)
+        except AttributeError:
+            continue
+    return error
+
+
+EVERY_ERROR = sorted(
+    {*subclasses(aiohttp.ClientError), *subclasses(http_exceptions.HttpProcessingError)}, key=lambda kind: kind.__name__
+)
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+@pytest.mark.parametrize("otherwise", [UpstreamUnreachable, UpstreamCut])
+def test_every_error_of_aiohttp_is_translated(kind: type[Exception], otherwise: type[UpstreamError]) -> None:
+    error = made(kind)
+    with pytest.raises(UpstreamError) as raised, _translated("main", otherwise):
+        raise error
+    assert "main" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "10.0.0.1" not in str(raised.value)
+    expected = UpstreamTimedOut if issubclass(kind, TimeoutError) else otherwise
+    if not issubclass(kind, aiohttp.ClientConnectorError):
+        assert type(raised.value) is expected
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), OSError(5, "x"), ConnectionResetError(), ssl.SSLError(1, "x"), ValueError("bad header")]
+)
+def test_errors_from_below_are_translated(error: Exception) -> None:
+    with pytest.raises(UpstreamError), _translated("main", UpstreamCut):
+        raise error
+
+
+def test_the_walk_has_found_them() -> None:
+    exported = {
+        value for value in vars(aiohttp).values() if inspect.isclass(value) and issubclass(value, aiohttp.ClientError)
+    }
+    assert exported <= set(EVERY_ERROR)
+    assert len(EVERY_ERROR) > 20
+
+
+# Connections
+
+
+@pytest.fixture
+async def client(upstream: ScriptedUpstream) -> AsyncIterator[HttpUpstream]:
+    address = Address(f"{upstream.url}/v1/", {"X-Own": "1"}, timeout_s=20, idle_timeout_s=20, connect_timeout_s=5)
+    made = HttpUpstream("main", None, address, inject_usage=True)
+    yield made
+    await made.close()
+
+
+def request(method: str = "POST", body: bytes = b"{}") -> Request:
+    return Request(method, "/x?y=1", [], body, streamed=True, on_sent=lambda: None)
+
+
+async def test_a_request_and_its_answer(client: HttpUpstream, upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({"a": 1}, 201, {"X-A": "1"})
+
+    upstream.play = play
+    sent: list[str] = []
+    answer = await client.send(
+        Request("POST", "/x?y=1", [("X-B", "2")], b"body", streamed=False, on_sent=lambda: sent.append("sent"))
+    )
+    assert (answer.status, answer.reason, answer.headers["X-A"]) == (201, "OK", "1")
+    assert await answer.read() == b'{"a": 1}'
+    assert await answer.read() == b""
+    answer.close()
+    received = upstream.requests[0]
+    assert (received.method, received.target, received.body) == ("POST", "/v1/x?y=1", b"body")
+    assert (received.headers["X-Own"], received.headers["X-B"]) == ("1", "2")
+    assert sent == ["sent"]
+
+
+async def test_a_connection_is_used_again_after_an_answer_that_was_read(
+    client: HttpUpstream, upstream: ScriptedUpstream
+) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({})
+
+    upstream.play = play
+    for _ in range(3):
+        answer = await client.send(request())
+        while await answer.read():
+            pass
+        answer.close()
+    assert [received.connection for received in upstream.requests] == [1, 1, 1]
+
+
+async def test_an_answer_that_is_let_go_early_ends_its_connection(
+    client: HttpUpstream, upstream: ScriptedUpstream
+) -> None:
+    gone = asyncio.Event()
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk("first")
+        await wire.gone()
+        gone.set()
+
+    upstream.play = play
+    answer = await client.send(request())
+    assert await answer.read() == b"first"
+    answer.close()
+    await soon(gone.wait())
+
+
+async def test_a_pooled_connection_that_is_reset_is_no_trouble(
+    client: HttpUpstream, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({})
+        if len(upstream.requests) == 2:
+            wire.abort()
+
+    upstream.play = play
+    for _ in range(3):
+        answer = await client.send(request())
+        while await answer.read():
+            pass
+        answer.close()
+    assert [received.connection for received in upstream.requests][-1] == 2
+    await client.close()
+    del answer
+    gc.collect()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("ending", ["fin", "bad chunk"])
+async def test_what_came_before_a_cut_is_given_first(
+    client: HttpUpstream, upstream: ScriptedUpstream, ending: str
+) -> None:
+    head_came, cut = asyncio.Event(), asyncio.Event()
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk("one", "two")
+        await head_came.wait()
+        if ending == "fin":
+            wire.finish()
+        else:
+            await wire.send("no hex\r\n")
+        await wire.gone()
+        cut.set()
+
+    upstream.play = play
+    answer = await client.send(request())
+    head_came.set()
+    await soon(cut.wait())
+    got = b""
+    with pytest.raises(UpstreamCut):
+        while piece := await answer.read():
+            got += piece
+    assert got == b"onetwo"
+    answer.close()
+
+
+async def test_a_get_sends_no_body(client: HttpUpstream, upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({})
+
+    upstream.play = play
+    (await client.send(request("GET", b""))).close()
+    assert "Content-Length" not in upstream.requests[0].headers
+    assert "Content-Type" not in upstream.requests[0].headers
+
+
+async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
+    address = Address("http://nowhere.invalid/v1", {}, timeout_s=20, idle_timeout_s=20, connect_timeout_s=20)
+    upstream = HttpUpstream("main", None, address, inject_usage=True)
+    try:
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await upstream.send(request())
+    finally:
+        await upstream.close()
+    assert "nowhere" not in str(raised.value)
+
+
+# TLS
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `ca.pem`, and `server.pem` and `server.key` that it signed for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    new_key = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    (folder / "server.ext").write_text("subjectAltName = IP:127.0.0.1\n")
+    for command in (
+        [*new_key, "-x509", "-days", "2", "-subj", "/CN=test ca", "-keyout", "ca.key", "-out", "ca.pem",
+         "-addext", "keyUsage=critical,keyCertSign"],
+        [*new_key, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"],
+        ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+         "-days", "2", "-extfile", "server.ext", "-out", "server.pem"],
+    ):  # fmt: skip
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+async def tls_upstream(certificates: Path) -> AsyncIterator[ScriptedUpstream]:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json(COMPLETION)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    scripted = ScriptedUpstream(play)
+    await scripted.start(context)
+    yield scripted
+    await scripted.stop()
+
+
+def second(upstream: ScriptedUpstream, more: str = "") -> str:
+    """TOML for one more upstream, which serves all chats."""
+    return f'models = ["none"]\n[[upstreams]]\nname = "second"\nbase_url = "{upstream.url}/v1"\n{more}\n'
+
+
+async def test_an_upstream_behind_a_ca_of_its_own(
+    start_gateway: StartGateway, tls_upstream: ScriptedUpstream, certificates: Path
+) -> None:
+    gateway = await start_gateway(second(tls_upstream, f'ca_file = "{certificates}/ca.pem"'))
+    assert (await gateway.call(ROUTE, json=CHAT)).json() == COMPLETION
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_502(
+    start_gateway: StartGateway, tls_upstream: ScriptedUpstream
+) -> None:
+    gateway = await start_gateway(second(tls_upstream))
+    reply = await gateway.call(ROUTE, json=CHAT)
+    assert (reply.status, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
+    assert "certificate" in reply.json()["error"]["message"]
+    assert tls_upstream.requests == []
+    assert (await gateway.get(reply.log_id))["status_code"] == 502
+
+
+async def test_an_upstream_that_speaks_no_tls_is_a_502(start_gateway: StartGateway) -> None:
+    async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer_plainly, "127.0.0.1", 0) as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        gateway = await start_gateway(f'models = ["none"]\n[[upstreams]]\nname = "s"\nbase_url = "{address}"\n')
+        reply = await gateway.call(ROUTE, json=CHAT)
+    assert (reply.status, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
+
+
+async def test_a_ca_file_without_a_certificate_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nonsense")
+    text = f'''
+        [store]
+        path = "{tmp_path}/spans.db"
+        [[upstreams]]
+        name = "main"
+        base_url = "https://127.0.0.1"
+        ca_file = "{tmp_path}/ca.pem"
+    '''
+    with pytest.raises(ConfigError, match="ca_file"):
+        async with opened(config.parse(text, "test.toml", {})):
+            pass
+
+
+# Proxies
+
+
+def far_behind(proxy: str) -> str:
+    """TOML for an upstream that only a proxy can reach."""
+    return f'models = ["none"]\n[[upstreams]]\nname = "far"\nbase_url = "http://far.invalid/v1"\nproxy = "{proxy}"\n'
+
+
+async def test_a_plain_upstream_behind_a_proxy(start_gateway: StartGateway, upstream: ScriptedUpstream) -> None:
+    gateway = await start_gateway(far_behind(upstream.url))
+    assert (await gateway.call(ROUTE, json=CHAT)).json() == COMPLETION
+    assert upstream.requests[0].target == "http://far.invalid/v1/chat/completions"
+    assert upstream.requests[0].headers["Host"] == "far.invalid"
+
+
+class Tunnel:
+    """An HTTP proxy for CONNECT."""
+
+    def __init__(self) -> None:
+        self.targets: list[str] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        target = head.split(" ", 2)[1]
+        self.targets.append(target)
+        host, _, port = target.rpartition(":")
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await asyncio.gather(pumped(reader, there_writer), pumped(there_reader, writer))
+
+
+async def pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while piece := await source.read(65536):
+            sink.write(piece)
+            await sink.drain()
+    except ConnectionError:
+        pass
+    finally:
+        sink.close()
+
+
+async def test_a_tls_upstream_behind_a_proxy(
+    start_gateway: StartGateway, tls_upstream: ScriptedUpstream, certificates: Path
+) -> None:
+    tunnel = Tunnel()
+    async with await asyncio.start_server(tunnel.serve, "127.0.0.1", 0) as server:
+        proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        gateway: Gateway = await start_gateway(
+            second(tls_upstream, f'ca_file = "{certificates}/ca.pem"\nproxy = "{proxy}"')
+        )
+        assert (await gateway.call(ROUTE, json=CHAT)).json() == COMPLETION
+        await tls_upstream.stop()
+    assert tunnel.targets == [tls_upstream.url.removeprefix("https://")]
+
+
+async def test_a_proxy_that_is_gone_is_a_502(start_gateway: StartGateway, upstream: ScriptedUpstream) -> None:
+    gateway = await start_gateway(far_behind(upstream.url))
+    await upstream.stop()
+    assert (await gateway.call(ROUTE, json=CHAT)).status == 502
