@@ -26,7 +26,7 @@ from gateway.upstream.echo import EchoUpstream
 from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
 from gateway.web.keys import Keys
-from gateway.web.middleware import errors_as_json, leave_out_own_headers
+from gateway.web.middleware import RUNNING, Running, errors_as_json, leave_out_own_headers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.spans import SpanHandlers
@@ -36,6 +36,8 @@ _MB = 1024 * 1024
 # Spans that wait for a store which is not keeping up.
 _QUEUE_BYTES = 64 * _MB
 _HEADER_BYTES = 64 * 1024
+# For connections to close, once the requests have ended.
+_CLOSE_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,11 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])
 
-        app = web.Application(middlewares=[errors_as_json], client_max_size=_bytes(settings.server.max_body_mb))
+        running = Running()
+        app = web.Application(
+            middlewares=[running.track, errors_as_json], client_max_size=_bytes(settings.server.max_body_mb)
+        )
+        app[RUNNING] = running
         app.on_response_prepare.append(leave_out_own_headers)
         routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
         register(app, routes, Keys(_callers(settings)))
@@ -146,26 +152,35 @@ async def served(settings: Settings, app: web.Application, *, shared_port: bool 
         handler_cancellation=True,
         auto_decompress=False,
         access_log=None,
-        shutdown_timeout=settings.server.drain_s,
+        shutdown_timeout=_CLOSE_WITHIN_S,
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
     )
     await runner.setup()
     try:
-        await _listen(runner, settings, shared_port=shared_port)
+        site = await _listen(runner, settings, shared_port=shared_port)
         host, port = runner.addresses[0][:2]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        finally:
+            # Not left to aiohttp, which would wait for twice as long and not tell a stop from a client that left.
+            await site.stop()
+            if runner.server is not None:
+                runner.server.pre_shutdown()
+            await app[RUNNING].drain(settings.server.drain_s)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, settings: Settings, *, shared_port: bool) -> None:
+async def _listen(runner: web.AppRunner, settings: Settings, *, shared_port: bool) -> web.TCPSite:
     host, port = settings.server.host, settings.server.port
     try:
-        await web.TCPSite(runner, host, port, reuse_port=shared_port or None).start()
+        site = web.TCPSite(runner, host, port, reuse_port=shared_port or None)
+        await site.start()
     except OSError as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ListenError(f"Cannot listen on {host}:{port}: {reason}. Try another --host or --port.") from error
+    return site
 
 
 def _callers(settings: Settings) -> list[tuple[str, Caller]]:

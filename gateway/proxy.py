@@ -54,6 +54,11 @@ class Client(Protocol):
     start_time: datetime
     started_at: float
 
+    @property
+    def gone(self) -> bool:
+        """Of a call that was cancelled: whether the client has hung up; else the gateway is being stopped."""
+        ...
+
     def name_span(self, unique_id: str) -> None:
         """Says which span this call leaves, also where the answer is an error of ours."""
         ...
@@ -108,6 +113,7 @@ class Outcome:
 
 
 _CLIENT_LEFT = Outcome(CLIENT_GONE, "client_gone", "The client hung up before the answer was complete.")
+_WE_STOPPED = Outcome(503, "gateway_stopped", "The gateway was stopped before the answer was complete.")
 _OUR_FAULT = Outcome(500, "internal_error", "The gateway failed; see its log.")
 
 
@@ -184,7 +190,7 @@ class Proxy:
             await self._refuse(call, error)
             raise
         except (ConnectionError, asyncio.CancelledError):
-            self._settle(call, Reading(), _CLIENT_LEFT)
+            self._settle(call, Reading(), _departure(client))
             raise
         except Exception:
             await self._settle_and_wait(call, Reading(), _OUR_FAULT)
@@ -310,7 +316,7 @@ class Proxy:
             client.cut()
         except (ConnectionError, asyncio.CancelledError) as error:
             reading = meter.read()
-            self._settle(call, reading, _judged(call, reading) if reading.done else _CLIENT_LEFT)
+            self._settle(call, reading, _judged(call, reading) if reading.done else _departure(client))
             if isinstance(error, asyncio.CancelledError):
                 raise
         except Exception:
@@ -399,6 +405,11 @@ def _gate(answer: Answer, *, is_stream: bool, holds_usage: bool) -> Gate:
         return StreamGate(hold_usage=holds_usage)
     length = answer.headers.get("Content-Length", "")
     return BodyGate(int(length) if length.isdecimal() else None)
+
+
+def _departure(client: Client) -> Outcome:
+    """How a call counts that was broken off on our side of the upstream."""
+    return _CLIENT_LEFT if client.gone else _WE_STOPPED
 
 
 def _judged(call: Call, reading: Reading) -> Outcome:

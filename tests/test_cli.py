@@ -125,6 +125,26 @@ async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path
     assert span_rows(tmp_path) == [("echo", "success", 150, 150)]
 
 
+async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[server]\ndrain_s = 0.05\n")
+    with serving(tmp_path) as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        words = " ".join(str(number) for number in range(190))
+        body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+        async with (
+            aiohttp.ClientSession(gateway.url, headers=headers) as session,
+            session.post("/v1/chat/completions", json=body) as response,
+        ):
+            await response.content.readuntil(b"\n\n")
+            gateway.process.send_signal(signal.SIGTERM)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+        assert await asyncio.to_thread(gateway.process.wait, 60) == 0
+    with sqlite3.connect(tmp_path / "gateway.db") as db:
+        ended = db.execute("SELECT status, status_code, error_code FROM spans").fetchall()
+    assert ended == [("failed", 503, "gateway_stopped")]
+
+
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway:
         headers = {"Authorization": f"Bearer {gateway.key}"}

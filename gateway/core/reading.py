@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.core import content
 from gateway.core.jsontext import dump, parse_or_none
+from gateway.core.span import CONTENT
 
 # Columns of the view `spans` by how they are stored.
 JSON_COLUMNS = (
@@ -26,16 +27,8 @@ JSON_COLUMNS = (
     "variables",
     "extras",
 )
-_CONTENT_COLUMNS = (
-    "input",
-    "output",
-    "tool_calls",
-    "full_request",
-    "full_response",
-    "tools",
-    "variables",
-    "extras",
-)
+_CONTENT_COLUMNS = (*CONTENT, "extras")
+# Characters of content that one page of a list holds.
 PAGE_CONTENT_AT_MOST = 16 * 1024 * 1024
 BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
 

@@ -1,5 +1,6 @@
 """Around every handler: errors become JSON, and a key becomes a caller."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -42,6 +43,36 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     if LOG_ID in request:
         reply.headers[LOG_ID_HEADER] = request[LOG_ID]
     return reply
+
+
+class Running:
+    """The requests under way. `stopped`: those that were left after the drain have been cancelled."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.stopped = False
+
+    @web.middleware
+    async def track(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Middleware that knows of each request until its handler ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await handler(request)
+        finally:
+            self._tasks.discard(task)
+
+    async def drain(self, within_s: float) -> None:
+        """Waits for the requests under way, then cancels those that are left."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=within_s)
+        self.stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+
+RUNNING = web.AppKey("running", Running)
 
 
 def with_key(keys: Keys, handler: KeyedHandler) -> Handler:

@@ -12,7 +12,7 @@ from gateway.proxy import Proxy
 from gateway.recorder import Caller
 from gateway.upstream.pool import Pool
 from gateway.web.bodies import read_body
-from gateway.web.middleware import LOG_ID, UNTYPED
+from gateway.web.middleware import LOG_ID, RUNNING, UNTYPED
 from gateway.web.replies import json_reply
 
 
@@ -26,6 +26,10 @@ class HttpClient:
         self.headers = request.headers
         self._request = request
         self.response: web.StreamResponse | None = None
+
+    @property
+    def gone(self) -> bool:
+        return not self._request.app[RUNNING].stopped
 
     def name_span(self, unique_id: str) -> None:
         self._request[LOG_ID] = unique_id

@@ -4,8 +4,9 @@ One assembly per dialect. `add` takes one event's JSON and tells whether it carr
 reasoning, a refusal, a tool call or audio. Role-only, empty and usage chunks and pings do not.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
+from gateway.core.assemble.assembly import Assembly
 from gateway.core.assemble.chat import ChatAssembly
 from gateway.core.assemble.messages import MessagesAssembly
 from gateway.core.assemble.responses import ResponsesAssembly
@@ -13,29 +14,8 @@ from gateway.core.assemble.responses import ResponsesAssembly
 __all__ = ["AnyAssembly", "Assembly", "ChatAssembly", "MessagesAssembly", "ResponsesAssembly", "assembly_for"]
 
 
-class Assembly(Protocol):
-    """`usage`, `model` and `error` are the last that any event named; `done`: the closing event has come."""
-
-    usage: dict[str, Any] | None
-    model: str | None
-    error: Any
-    done: bool
-
-    def add(self, event: dict[str, Any]) -> bool: ...
-
-    def result(self) -> dict[str, Any] | None:
-        """The answer as far as it has come, or None if no event was understood."""
-        ...
-
-
-class AnyAssembly:
+class AnyAssembly(Assembly):
     """A stream in no dialect we know: usage and model wherever an event names them."""
-
-    def __init__(self) -> None:
-        self.usage: dict[str, Any] | None = None
-        self.model: str | None = None
-        self.error: Any = None
-        self.done = False
 
     def add(self, event: dict[str, Any]) -> bool:
         for holder in (event, event.get("response"), event.get("message")):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.core.assemble.assembly import Assembly
 from gateway.core.assemble.pieces import Object, is_generated, joined, merge
 
 # What a delta generates, in the names that the providers use.
@@ -18,14 +19,11 @@ _GENERATED = (
 )
 
 
-class ChatAssembly:
+class ChatAssembly(Assembly):
     """Chat completions and text completions (OpenAI's `chat.completion.chunk` and `text_completion`)."""
 
     def __init__(self, kind: str = "chat.completion") -> None:
-        self.usage: dict[str, Any] | None = None
-        self.model: str | None = None
-        self.error: Any = None
-        self.done = False
+        super().__init__()
         self._kind = kind
         self._head: dict[str, Any] = {}
         self._choices: dict[int, Object] = {}

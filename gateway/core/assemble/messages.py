@@ -2,18 +2,16 @@
 
 from typing import Any
 
+from gateway.core.assemble.assembly import Assembly
 from gateway.core.assemble.pieces import List, Object, appended, joined, place_in
 from gateway.core.jsontext import parse_or_none
 
 
-class MessagesAssembly:
+class MessagesAssembly(Assembly):
     """Anthropic's Messages API (https://docs.anthropic.com/en/docs/build-with-claude/streaming)."""
 
     def __init__(self) -> None:
-        self.usage: dict[str, Any] | None = None
-        self.model: str | None = None
-        self.error: Any = None
-        self.done = False
+        super().__init__()
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, Object] = {}
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from gateway.core.assemble.assembly import Assembly
 from gateway.core.assemble.pieces import Text, place_in
 
 
@@ -26,7 +27,7 @@ class _Item:
         return item
 
 
-class ResponsesAssembly:
+class ResponsesAssembly(Assembly):
     """OpenAI's Responses API: the closing event holds the whole response; until it comes, the items so far.
 
     https://platform.openai.com/docs/api-reference/responses-streaming
@@ -49,10 +50,7 @@ class ResponsesAssembly:
     }
 
     def __init__(self) -> None:
-        self.usage: dict[str, Any] | None = None
-        self.model: str | None = None
-        self.error: Any = None
-        self.done = False
+        super().__init__()
         self._response: dict[str, Any] | None = None
         self._items: dict[int, _Item] = {}
 
