@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
 from gateway.core import prices
+from gateway.core import secrets as secret_names
 from gateway.errors import ListenError, StoreError
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
@@ -36,6 +37,7 @@ _MB = 1024 * 1024
 # Spans that wait for a store which is not keeping up.
 _QUEUE_BYTES = 64 * _MB
 _HEADER_BYTES = 64 * 1024
+_SECRET_LENGTH = 8
 # For connections to close, once the requests have ended.
 _CLOSE_WITHIN_S = 1.0
 
@@ -112,6 +114,7 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
             clock,
             metrics,
             max_content_bytes=_bytes(settings.store.max_content_mb),
+            upstream_secrets=_upstream_secrets(settings),
         )
         stack.push_async_callback(recorder.close)
         pool = Pool([_upstream(upstream, clock) for upstream in settings.upstreams], clock)
@@ -125,6 +128,7 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
             max_body_bytes=_bytes(settings.server.max_body_mb),
             max_content_bytes=_bytes(settings.store.max_content_mb),
         )
+        stack.push_async_callback(proxy.close)
         # The price table takes a quarter second to load: not before the first call can be taken.
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])
@@ -199,6 +203,14 @@ def _price_list(settings: Settings) -> prices.PriceList:
             for name, price in settings.prices.items()
         }
     )
+
+
+def _upstream_secrets(settings: Settings) -> list[str]:
+    """What must be in no span. Too short to be a secret: it would be masked in the middle of words."""
+    found = [upstream.api_key for upstream in settings.upstreams if upstream.api_key is not None]
+    for upstream in settings.upstreams:
+        found += [value for name, value in upstream.headers.items() if secret_names.is_secret(name)]
+    return [value.get_secret_value() for value in found if len(value.get_secret_value()) >= _SECRET_LENGTH]
 
 
 def _upstream(settings: UpstreamSettings, clock: Clock) -> Upstream:

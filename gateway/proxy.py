@@ -164,6 +164,7 @@ class Proxy:
         self._commit_wait_s = commit_wait_s
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def call(self, client: Client, caller: Caller, path_qs: str) -> None:
         """One POST. `path_qs` follows `/v1` and begins with a slash.
@@ -200,14 +201,19 @@ class Proxy:
         finally:
             answer.close()
 
-    async def pass_on(self, client: Client, method: str, path_qs: str) -> None:
+    async def pass_on(self, client: Client, caller: Caller, method: str, path_qs: str) -> None:
         """A request that is no call (anything but POST): relayed, no span. Raises RefusedRequest and UpstreamError."""
         body = await client.read()
-        model = _model_in_path(path_qs)
-        choice = self._pool.choose(model)
-        if model is not None and choice.model is not None and choice.model != model:
-            path_qs = _with_model_in_path(path_qs, choice.model)
-        request = Request(method, path_qs, list(client.headers.items()), body, streamed=False, on_sent=lambda: None)
+        if body:
+            unrecorded = Call("", caller, routing.kind_of(path_qs.partition("?")[0]), client)
+            forwarded, choice = self._admit(unrecorded, body)
+        else:
+            model = _model_in_path(path_qs)
+            forwarded, choice = body, self._pool.choose(model)
+            if model is not None and choice.model is not None and choice.model != model:
+                path_qs = _with_model_in_path(path_qs, choice.model)
+        passed = _forwarded_headers(client, changed=forwarded is not body)
+        request = Request(method, path_qs, passed, forwarded, streamed=False, on_sent=lambda: None)
         answer = await choice.upstream.send(request)
         returned = headers.to_client(answer.headers.items(), same_length=True)
         try:
@@ -315,8 +321,9 @@ class Proxy:
                 await _try_write(client, rest)
             client.cut()
         except (ConnectionError, asyncio.CancelledError) as error:
-            reading = meter.read()
-            self._settle(call, reading, _judged(call, reading) if reading.done else _departure(client))
+            # The upstream is let go first: settling a long answer takes longer than it may go on generating for nobody.
+            answer.close()
+            self._settle_soon(call, meter, _departure(client))
             if isinstance(error, asyncio.CancelledError):
                 raise
         except Exception:
@@ -330,6 +337,22 @@ class Proxy:
         content_type = answer.headers.get("Content-Type", "").lower()
         is_text = call.kind.is_json or answer.status >= 400 or "json" in content_type or "text/" in content_type
         return BodyMeter(self._kept_bytes, encoding, json=is_text)
+
+    def _settle_soon(self, call: Call, meter: Meter, outcome: Outcome) -> None:
+        """Settles a call that was broken off, in a task of its own, so that no further cancellation can stop it."""
+        call.ended_at = self._clock.monotonic() if call.ended_at is None else call.ended_at
+
+        async def settle() -> None:
+            reading = meter.read()
+            self._settle(call, reading, _judged(call, reading) if reading.done else outcome)
+
+        task = asyncio.create_task(settle(), name=f"settle {call.unique_id}")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def close(self) -> None:
+        """Waits for the calls that are being settled."""
+        await asyncio.gather(*self._settling, return_exceptions=True)
 
     async def _settle_complete(self, call: Call, meter: Meter, at: float) -> None:
         """The upstream's answer is complete: whatever the client does from here on, this is how the call ended."""

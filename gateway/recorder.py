@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class Recorder:
         metrics: Metrics,
         *,
         max_content_bytes: int,
+        upstream_secrets: Collection[str] = (),
     ) -> None:
         self._store = store
         self._tokenizer = tokenizer
@@ -57,6 +58,7 @@ class Recorder:
         self._clock = clock
         self._metrics = metrics
         self._max_content_bytes = max_content_bytes
+        self._upstream_secrets = upstream_secrets
         self._late: set[asyncio.Task[None]] = set()
 
     async def create_span(
@@ -151,7 +153,12 @@ class Recorder:
         if span.disable_log:
             content.drop(span)
         span.full_request = secrets.masked(span.full_request)
-        span.full_response = secrets.masked(span.full_response)
+        if draft.measured:
+            # An upstream may repeat the key that it was called with, in an error above all.
+            for name in ("full_response", "output", "tool_calls", "error_message"):
+                setattr(span, name, secrets.masked(getattr(span, name), self._upstream_secrets))
+        else:
+            span.full_response = secrets.masked(span.full_response)
         span.extras.update(secrets.masked(span.extras))
         if was_cut := content.cut(span, self._max_content_bytes):
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")

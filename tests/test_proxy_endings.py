@@ -616,3 +616,57 @@ async def test_a_mistake_in_the_answer_cuts_it_and_leaves_a_span(
         assert await client.read_rest() == b""
     span = await gateway.only_span()
     assert (span["status"], span["status_code"], span["error_code"]) == ("failed", 500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("ending", "counts_as"), [("fin", ("success", None)), ("rst", ("failed", "upstream_cut"))], ids=["fin", "rst"]
+)
+async def test_a_body_that_ends_with_its_connection_is_cut_by_a_reset_only(
+    gateway: Gateway, upstream: ScriptedUpstream, ending: str, counts_as: tuple[str, str | None]
+) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.head(200, {**SSE, "Connection": "close"})
+        await wire.send(text("Hello"))
+        await soon(read.wait())
+        wire.close() if ending == "fin" else wire.abort()
+
+    read = asyncio.Event()
+    upstream.play = play
+    async with raw_client(gateway.url, KEY) as client:
+        await begin(client, STREAM)
+        await client.read_head()
+        await client.read_until(b"\n\n\r\n")
+        read.set()
+        if ending == "fin":
+            await client.read_until(b"0\r\n\r\n")
+        else:
+            assert not (await client.read_rest()).endswith(b"0\r\n\r\n")
+    span = await gateway.get(client.headers["X-Respan-Log-Id"])
+    assert (span["status"], span["error_code"]) == counts_as
+    assert span["output"]["content"] == "Hello"
+
+
+async def test_the_upstreams_key_is_in_no_span_when_the_upstream_repeats_it(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    said = {"error": {"message": "Incorrect API key provided: upstream-secret.", "code": "invalid_api_key"}}
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json(said, 401)
+
+    upstream.play = play
+    reply = await gateway.call(ROUTE, json=CHAT)
+    assert reply.json() == said
+    span = await gateway.get(reply.log_id)
+    assert span["error_message"] == "Incorrect API key provided: ***."
+    assert "upstream-secret" not in json.dumps(span)
+
+
+async def test_a_header_that_cannot_be_sent_is_left_out(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json(COMPLETION, headers={"X-Odd": "a\x01b", "X-Good": "yes"})
+
+    upstream.play = play
+    reply = await gateway.call(ROUTE, json=CHAT)
+    assert (reply.status, reply.json()) == (200, COMPLETION)
+    assert ("X-Odd" in reply.headers, reply.headers["X-Good"]) == (False, "yes")

@@ -5,7 +5,9 @@ import json
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
+from aiohttp.http import SERVER_SOFTWARE
 
 from tests.conftest import KEY, Gateway, StartGateway
 from tests.fakes.client import raw_client
@@ -453,3 +455,50 @@ async def test_an_upstream_whose_list_fails_counts_as_empty(
 async def test_an_upstream_that_is_gone_has_no_models(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     await upstream.stop()
     assert await models(gateway) == []
+
+
+async def test_respan_params_that_an_sdk_writes_into_a_form_are_taken_out_and_read(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    """The openai SDK writes an object of `extra_body` as fields called `name[key]`."""
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({"text": "hello"})
+
+    upstream.play = play
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0) as client:
+        answer = await client.audio.transcriptions.create(
+            model="main/whisper-1",
+            file=("a.wav", b"RIFF", "audio/wav"),
+            extra_body={"respan_params": {"customer_identifier": "u-1", "metadata": {"plan": "pro"}}},
+        )
+    assert answer.text == "hello"
+    body = upstream.requests[0].body
+    assert b"respan_params" not in body
+    assert b"whisper-1" in body and b"main/whisper-1" not in body
+    span = await gateway.only_span()
+    assert (span["customer_identifier"], span["metadata"]) == ("u-1", {"plan": "pro"})
+    assert (span["log_type"], span["output"]) == ("transcription", "hello")
+
+
+async def test_what_is_no_post_is_stripped_and_routed_too(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({})
+
+    upstream.play = play
+    body = b'{"x": 1.0, "respan_params": {"a": 1}, "model": "main/m"}'
+    async with gateway.session.put("/v1/things/1", data=body) as response:
+        assert response.status == 200
+    assert upstream.requests[0].body == b'{"x": 1.0, "model": "m"}'
+    assert await gateway.spans() == []
+
+
+@pytest.mark.parametrize("server", ["nginx", SERVER_SOFTWARE])
+async def test_the_upstreams_server_header_passes(gateway: Gateway, upstream: ScriptedUpstream, server: str) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({}, headers={"Server": server})
+
+    upstream.play = play
+    assert (await gateway.call("/v1/things", json={})).headers["Server"] == server
+    async with gateway.session.get("/health") as response:
+        assert "Server" not in response.headers

@@ -1,5 +1,6 @@
 """Which headers go on, both ways."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
@@ -34,6 +35,8 @@ _NOT_TO_UPSTREAM = _HOP_BY_HOP | {
 }
 _GATEWAY_PREFIXES = ("x-respan-", "x-data-")
 _NOT_TO_CLIENT = _HOP_BY_HOP | {"set-cookie", "alt-svc", "strict-transport-security"}
+# What RFC 9110, section 5.5 allows in no value; the tab it allows.
+_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DECODABLE = ("gzip", "deflate")
 
 
@@ -56,7 +59,7 @@ def to_upstream(headers: Iterable[tuple[str, str]], *, streamed: bool, own: Mapp
 
 
 def to_client(headers: Iterable[tuple[str, str]], *, same_length: bool) -> CIMultiDict[str]:
-    """The answer's headers that go on; repeated ones stay repeated."""
+    """The answer's headers that go on; repeated ones stay repeated. One with control characters cannot be sent."""
     sent = list(headers)
     named = _named_by_connection(sent)
     return CIMultiDict(
@@ -64,6 +67,7 @@ def to_client(headers: Iterable[tuple[str, str]], *, same_length: bool) -> CIMul
         for name, value in sent
         if (lower := name.lower()) not in _NOT_TO_CLIENT
         and lower not in named
+        and not _control.search(value)
         and (same_length or lower != "content-length")
     )
 

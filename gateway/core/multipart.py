@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
+from typing import Any
 
 _disposition = re.compile(rb"\r\ncontent-disposition:([^\r\n]*)", re.IGNORECASE)
 _parameter = re.compile(rb';[ \t]*([^;=" \t]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^;" \t]*))')
@@ -63,18 +64,40 @@ def _name(head: bytes) -> str | None:
     return None
 
 
-def fields(body: bytes, limit: bytes, names: Collection[str]) -> dict[str, str]:
-    """The text of the named fields; the last of a name counts."""
-    return {
-        part.name: body[part.content : part.content_end].decode("utf-8", "replace")
-        for part in parts(body, limit)
-        if part.name in names
-    }
+def fields(body: bytes, limit: bytes, names: Collection[str]) -> dict[str, Any]:
+    """The text of the named fields; the last of a name counts.
+
+    Forms have no objects, so SDKs write one as `name[key][inner]`: such parts come back as the object they make up.
+    """
+    found: dict[str, Any] = {}
+    for part in parts(body, limit):
+        name, *keys = _path(part.name)
+        if name in names:
+            text = body[part.content : part.content_end].decode("utf-8", "replace")
+            _put(found, [name, *keys], text)
+    return found
 
 
 def without(body: bytes, limit: bytes, names: Collection[str]) -> bytes:
-    """The form without the named fields."""
-    return _replaced(body, ((part.start, part.end, b"") for part in parts(body, limit) if part.name in names))
+    """The form without the named fields, also where an object is written as `name[key]`."""
+    return _replaced(body, ((part.start, part.end, b"") for part in parts(body, limit) if _path(part.name)[0] in names))
+
+
+def _path(name: str) -> list[str]:
+    """`name[key][inner]` → name, key, inner."""
+    first, bracket, rest = name.partition("[")
+    return [first, *rest.removesuffix("]").split("][")] if bracket and rest.endswith("]") else [name]
+
+
+def _put(found: dict[str, Any], path: list[str], text: str) -> None:
+    *outer, last = path
+    at = found
+    for key in outer:
+        inner = at.get(key)
+        if not isinstance(inner, dict):
+            at[key] = inner = {}
+        at = inner
+    at[last] = text
 
 
 def with_value(body: bytes, limit: bytes, name: str, value: str) -> bytes:

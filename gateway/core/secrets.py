@@ -1,6 +1,7 @@
 """Masks secrets that stand in recorded requests and answers."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 MASK = "***"
@@ -29,12 +30,16 @@ def is_secret(name: str) -> bool:
     return name in NAMES or name.endswith(_ENDINGS)
 
 
-def masked(value: Any) -> Any:
-    """The value with the values of secret members masked; the value itself where there is none."""
+def masked(value: Any, values: Collection[str] = ()) -> Any:
+    """The value with secret members masked, and `values` wherever they stand in a text; itself where there is none."""
+    if isinstance(value, str):
+        for secret in values:
+            value = value.replace(secret, MASK)
+        return value
     if isinstance(value, dict):
-        found = {key: MASK if item and is_secret(key) else masked(item) for key, item in value.items()}
+        found = {key: MASK if item and is_secret(key) else masked(item, values) for key, item in value.items()}
         return found if any(found[key] is not item for key, item in value.items()) else value
     if isinstance(value, list):
-        items = [masked(item) for item in value]
+        items = [masked(item, values) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value

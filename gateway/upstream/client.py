@@ -113,6 +113,12 @@ class _HttpAnswer:
         self.status = response.status
         self.reason = response.reason or ""
         self.headers = CIMultiDict(response.headers)
+        self._ends_with_connection = (
+            "Content-Length" not in self.headers
+            and "chunked" not in self.headers.get("Transfer-Encoding", "").lower()
+            and response.method != "HEAD"
+            and self.status not in (204, 304)
+        )
         self._watched = self._watch()
 
     async def read(self) -> bytes:
@@ -120,7 +126,10 @@ class _HttpAnswer:
         with _translated(self._upstream, UpstreamCut):
             try:
                 async with asyncio.timeout(self._idle_timeout_s):
-                    return await content.readany()
+                    piece = await content.readany()
+                    if not piece and self._ends_with_connection:
+                        await self._look_how_it_ended()
+                    return piece
             except (aiohttp.ClientError, HttpProcessingError):
                 # aiohttp tells of the end before it gives what came until then.
                 if rest := content._read_nowait(-1):
@@ -141,6 +150,13 @@ class _HttpAnswer:
             closed.remove_done_callback(_look_at)
             closed.add_done_callback(_look_at)
         return closed
+
+    async def _look_how_it_ended(self) -> None:
+        """Where the end of the connection ends the body, a reset is no end (RFC 9112, section 8)."""
+        if self._watched is not None:
+            await asyncio.wait([self._watched])
+            if not self._watched.cancelled() and (error := self._watched.exception()) is not None:
+                raise aiohttp.ClientPayloadError("the connection was reset") from error
 
     def _end_if_open(self, _: object = None) -> None:
         content = self._response.content

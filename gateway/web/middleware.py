@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.http import SERVER_SOFTWARE
 
 from gateway.errors import RefusedRequest, UpstreamError
 from gateway.proxy import LOG_ID_HEADER
@@ -19,7 +18,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 LOG_ID = web.RequestKey("log_id", str)
-UNTYPED = web.ResponseKey("untyped", bool)
+# Of a relayed answer: the names of the headers that the upstream sent, in lower case.
+RELAYED = web.ResponseKey("relayed", frozenset[str])
 
 
 @web.middleware
@@ -86,9 +86,10 @@ def with_key(keys: Keys, handler: KeyedHandler) -> Handler:
 
 async def leave_out_own_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Takes back what aiohttp adds by itself and the upstream did not say."""
-    if response.headers.get("Server") == SERVER_SOFTWARE:
-        del response.headers["Server"]
-    if response.get(UNTYPED):
+    relayed = response.get(RELAYED)
+    if relayed is None or "server" not in relayed:
+        response.headers.popall("Server", None)
+    if relayed is not None and "content-type" not in relayed:
         response.headers.popall("Content-Type", None)
 
 

@@ -12,7 +12,7 @@ from gateway.proxy import Proxy
 from gateway.recorder import Caller
 from gateway.upstream.pool import Pool
 from gateway.web.bodies import read_body
-from gateway.web.middleware import LOG_ID, RUNNING, UNTYPED
+from gateway.web.middleware import LOG_ID, RELAYED, RUNNING
 from gateway.web.replies import json_reply
 
 
@@ -39,7 +39,7 @@ class HttpClient:
 
     async def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
         self.response = web.StreamResponse(status=status, reason=reason or None, headers=answer_headers)
-        self.response[UNTYPED] = "Content-Type" not in answer_headers
+        self.response[RELAYED] = frozenset(name.lower() for name in answer_headers)
         await self.response.prepare(self._request)
 
     async def write(self, piece: bytes) -> None:
@@ -75,7 +75,7 @@ class RelayHandlers:
         if request.method == "POST":
             return await self._call(request, caller, path_qs)
         client = HttpClient(request, self._clock)
-        await self._proxy.pass_on(client, request.method, path_qs)
+        await self._proxy.pass_on(client, caller, request.method, path_qs)
         return _begun(client)
 
     async def models(self, request: web.Request, caller: Caller) -> web.StreamResponse:

@@ -104,3 +104,21 @@ def test_many_parts_of_a_name() -> None:
 )
 def test_boundary(content_type: str, expected: bytes | None) -> None:
     assert multipart.boundary(content_type) == expected
+
+
+def test_an_object_that_is_written_as_fields_comes_back_as_one() -> None:
+    form = b"".join(
+        b'--B\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name, value)
+        for name, value in (
+            (b"respan_params[customer_identifier]", b"u"),
+            (b"respan_params[metadata][a]", b"b"),
+            (b"respan_params_not[x]", b"kept"),
+            (b"odd[x", b"kept"),
+        )
+    )
+    form += b"--B--\r\n"
+    assert multipart.fields(form, b"B", {"respan_params"}) == {
+        "respan_params": {"customer_identifier": "u", "metadata": {"a": "b"}}
+    }
+    left = multipart.without(form, b"B", {"respan_params"})
+    assert [part.name for part in multipart.parts(left, b"B")] == ["respan_params_not[x]", "odd[x"]

@@ -31,3 +31,9 @@ def test_secrets_are_masked_at_any_depth_and_nothing_sent_is_changed() -> None:
 def test_what_holds_no_secret_is_given_back_as_it_is() -> None:
     for value in ({"a": [1, {"b": "c"}]}, [1], "text", None):
         assert masked(value) is value
+
+
+def test_values_are_masked_wherever_they_stand() -> None:
+    value = {"error": {"message": "key sk-12345678 is wrong"}, "list": ["sk-12345678"], "n": 1}
+    assert masked(value, ["sk-12345678"]) == {"error": {"message": "key *** is wrong"}, "list": ["***"], "n": 1}
+    assert masked(value, ["other"]) is value
