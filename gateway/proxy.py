@@ -20,6 +20,8 @@ from gateway.core.encoding import decoded
 from gateway.core.gate import BodyGate, Gate, StreamGate
 from gateway.core.jsontext import parse_object
 from gateway.core.meter import BodyMeter, Meter, Reading, StreamMeter
+from gateway.core.outcome import CLIENT_LEFT, OUR_FAULT, WE_STOPPED, Outcome, judged
+from gateway.core.outcome import label as outcome_label
 from gateway.core.routing import Kind
 from gateway.errors import MalformedBody, RefusedRequest, UpstreamError
 from gateway.metrics import Metrics
@@ -30,7 +32,6 @@ from gateway.upstream.wire import Answer, Request
 log = logging.getLogger(__name__)
 
 LOG_ID_HEADER = "X-Respan-Log-Id"
-CLIENT_GONE = 499
 _UNKNOWN_MODEL = "unknown"
 # Params of a chat that have a column of their own in the span.
 _REQUEST_FIELDS = (
@@ -101,20 +102,6 @@ class Call:
     status_code: int | None = None
     ended_at: float | None = None
     settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended: `error_code` None is a success."""
-
-    status_code: int
-    error_code: str | None = None
-    error_message: str | None = None
-
-
-_CLIENT_LEFT = Outcome(CLIENT_GONE, "client_gone", "The client hung up before the answer was complete.")
-_WE_STOPPED = Outcome(503, "gateway_stopped", "The gateway was stopped before the answer was complete.")
-_OUR_FAULT = Outcome(500, "internal_error", "The gateway failed; see its log.")
 
 
 class _SafeMeter:
@@ -194,7 +181,7 @@ class Proxy:
             self._settle(call, Reading(), _departure(client))
             raise
         except Exception:
-            await self._settle_and_wait(call, Reading(), _OUR_FAULT)
+            await self._settle_and_wait(call, Reading(), OUR_FAULT)
             raise
         try:
             await self._relay(call, choice, answer)
@@ -262,7 +249,7 @@ class Proxy:
         fields = multipart.fields(plain, limit, {"model", "stream", "metadata", *params.STRIPPED})
         own = params.own_fields(fields, is_chat=False)
         call.params = aliases.merge(own, aliases.header_params(call.client.headers))
-        call.model = fields.get("model")
+        call.model = fields["model"] if isinstance(fields.get("model"), str) else None
         call.streamed = fields.get("stream") == "true"
         call.request = {"model": call.model, "bytes": len(plain)}
         choice = self._choose(call)
@@ -316,7 +303,7 @@ class Proxy:
         except UpstreamError as error:
             reading = meter.read()
             cut = Outcome(error.status, error.code, str(error))
-            await self._settle_and_wait(call, reading, _judged(call, reading) if reading.done else cut)
+            await self._settle_and_wait(call, reading, _outcome(call, reading, broken_off=cut))
             if rest := gate.end():
                 await _try_write(client, rest)
             client.cut()
@@ -327,7 +314,7 @@ class Proxy:
             if isinstance(error, asyncio.CancelledError):
                 raise
         except Exception:
-            self._settle(call, meter.read(), _OUR_FAULT)
+            self._settle(call, meter.read(), OUR_FAULT)
             client.cut()
             raise
 
@@ -344,7 +331,7 @@ class Proxy:
 
         async def settle() -> None:
             reading = meter.read()
-            self._settle(call, reading, _judged(call, reading) if reading.done else outcome)
+            self._settle(call, reading, _outcome(call, reading, broken_off=outcome))
 
         task = asyncio.create_task(settle(), name=f"settle {call.unique_id}")
         self._settling.add(task)
@@ -358,7 +345,7 @@ class Proxy:
         """The upstream's answer is complete: whatever the client does from here on, this is how the call ended."""
         call.ended_at = at
         reading = meter.read()
-        await self._settle_and_wait(call, reading, _judged(call, reading))
+        await self._settle_and_wait(call, reading, _outcome(call, reading))
 
     # Settle
 
@@ -389,7 +376,7 @@ class Proxy:
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
         upstream = call.upstream or "none"
-        self._metrics.calls.labels(upstream, _outcome_label(outcome)).inc()
+        self._metrics.calls.labels(upstream, outcome_label(outcome)).inc()
         self._metrics.latency.labels(upstream).observe(fields["latency"])
         if fields["time_to_first_token"] is not None:
             self._metrics.time_to_first_token.labels(upstream).observe(fields["time_to_first_token"])
@@ -430,39 +417,16 @@ def _gate(answer: Answer, *, is_stream: bool, holds_usage: bool) -> Gate:
     return BodyGate(int(length) if length.isdecimal() else None)
 
 
+def _outcome(call: Call, reading: Reading, broken_off: Outcome | None = None) -> Outcome:
+    """How a call counts. One that broke off behind the end of its answer counts by its answer."""
+    if broken_off is not None and not reading.done:
+        return broken_off
+    return judged(call.kind, call.status_code or 0, reading)
+
+
 def _departure(client: Client) -> Outcome:
     """How a call counts that was broken off on our side of the upstream."""
-    return _CLIENT_LEFT if client.gone else _WE_STOPPED
-
-
-def _judged(call: Call, reading: Reading) -> Outcome:
-    """How a complete answer counts."""
-    status = call.status_code or 0
-    if status >= 300:
-        body = reading.response
-        code, message = _error_of(body.get("error", body) if isinstance(body, dict) else body)
-        return Outcome(status, code or "upstream_error", message or f"The upstream answered {status}.")
-    if reading.error:
-        code, message = _error_of(reading.error)
-        return Outcome(status, code or "upstream_error", message or "The upstream reported an error.")
-    if call.kind.is_json and not reading.understood:
-        return Outcome(status, "invalid_response", f"The upstream's answer is no {call.kind.log_type} answer.")
-    return Outcome(status)
-
-
-def _error_of(error: Any) -> tuple[str | None, str | None]:
-    """Code and message of an error in any of the shapes that upstreams use."""
-    if isinstance(error, dict):
-        code = error.get("code") or error.get("type")
-        message = error.get("message") or error.get("detail")
-        return _text_or_none(code), (message if isinstance(message, str) else None)
-    if isinstance(error, str) and error.strip():
-        return None, error.strip()[:1000]
-    return None, None
-
-
-def _text_or_none(code: Any) -> str | None:
-    return str(code) if code and isinstance(code, (str, int)) else None
+    return CLIENT_LEFT if client.gone else WE_STOPPED
 
 
 def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> dict[str, Any]:
@@ -494,15 +458,6 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
         "full_request": request or None,
         "full_response": response if isinstance(response, dict) or response is None else {"body": response},
     }
-
-
-def _outcome_label(outcome: Outcome) -> str:
-    """How a call ended, in few enough words for a metric."""
-    if outcome.error_code is None:
-        return "success"
-    if outcome.status_code == CLIENT_GONE:
-        return "client_gone"
-    return f"{outcome.status_code // 100}xx"
 
 
 async def _try_write(client: Client, piece: bytes) -> None:

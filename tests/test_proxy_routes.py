@@ -502,3 +502,17 @@ async def test_the_upstreams_server_header_passes(gateway: Gateway, upstream: Sc
     assert (await gateway.call("/v1/things", json={})).headers["Server"] == server
     async with gateway.session.get("/health") as response:
         assert "Server" not in response.headers
+
+
+async def test_a_form_whose_model_is_no_text_goes_to_the_first_upstream(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json({})
+
+    upstream.play = play
+    form = b'--B\r\nContent-Disposition: form-data; name="model[x]"\r\n\r\n1\r\n--B--\r\n'
+    span = await gateway.span_of(
+        "/v1/audio/transcriptions", data=form, headers={"Content-Type": "multipart/form-data; boundary=B"}
+    )
+    assert (span["model"], span["upstream"], upstream.requests[0].body) == ("unknown", "main", form)
