@@ -58,4 +58,4 @@ def label(outcome: Outcome) -> str:
         return "success"
     if outcome.status_code == _CLIENT_GONE:
         return "client_gone"
-    return f"{outcome.status_code // 100}xx"
+    return "invalid" if outcome.status_code < 300 else f"{outcome.status_code // 100}xx"
