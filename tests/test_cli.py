@@ -9,6 +9,8 @@ import socket
 import sqlite3
 import stat
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +18,7 @@ import openai
 import pytest
 
 from gateway import __version__
-from tests.processes import environment, run, serving
+from tests.processes import Process, environment, run, serving
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
 
@@ -128,14 +130,7 @@ async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path
 async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[server]\ndrain_s = 0.05\n")
     with serving(tmp_path) as gateway:
-        headers = {"Authorization": f"Bearer {gateway.key}"}
-        words = " ".join(str(number) for number in range(190))
-        body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
-        async with (
-            aiohttp.ClientSession(gateway.url, headers=headers) as session,
-            session.post("/v1/chat/completions", json=body) as response,
-        ):
-            await response.content.readuntil(b"\n\n")
+        async with _long_stream(gateway) as response:
             gateway.process.send_signal(signal.SIGTERM)
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.content.read()
@@ -147,18 +142,24 @@ async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(t
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway:
-        headers = {"Authorization": f"Bearer {gateway.key}"}
-        words = " ".join(str(number) for number in range(150))
-        body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
-        async with (
-            aiohttp.ClientSession(gateway.url, headers=headers) as session,
-            session.post("/v1/chat/completions", json=body) as response,
-        ):
-            await response.content.readuntil(b"\n\n")
+        async with _long_stream(gateway):
             gateway.process.send_signal(signal.SIGTERM)
             await _refused(gateway.url)
             gateway.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(gateway.process.wait, 60) == 128 + signal.SIGTERM
+
+
+@asynccontextmanager
+async def _long_stream(gateway: Process) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A stream that has begun and goes on for about two seconds."""
+    words = " ".join(str(number) for number in range(190))
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+    async with (
+        aiohttp.ClientSession(gateway.url, headers={"Authorization": f"Bearer {gateway.key}"}) as session,
+        session.post("/v1/chat/completions", json=body) as response,
+    ):
+        await response.content.readuntil(b"\n\n")
+        yield response
 
 
 async def _refused(url: str) -> None:

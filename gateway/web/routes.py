@@ -1,7 +1,6 @@
 """The whole URL map as one table. Every path is served with and without a trailing slash, never by a redirect."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from aiohttp import web
 
@@ -21,7 +20,6 @@ class Keyed:
     method: str
     path: str
     handler: KeyedHandler
-    access: Literal["key"] = "key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,6 @@ class Open:
     method: str
     path: str
     handler: Handler
-    access: Literal["open"] = "open"
 
 
 def table(spans: SpanHandlers, relay: RelayHandlers, status: StatusHandlers) -> list[Keyed | Open]:

@@ -5,6 +5,7 @@ import gc
 import inspect
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -372,3 +373,16 @@ async def test_a_proxy_that_is_gone_is_a_502(start_gateway: StartGateway, upstre
     gateway = await start_gateway(far_behind(upstream.url))
     await upstream.stop()
     assert (await gateway.call(ROUTE, json=CHAT)).status == 502
+
+
+async def test_idle_connections_are_kept_four_seconds_at_most(
+    gateway: Gateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = 0.0
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + ahead)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    # Far enough from the limit on both sides that the time the calls themselves take cannot matter.
+    for idle in (0.0, 1.0, 4.0):
+        ahead += idle
+        await gateway.call("/v1/chat/completions", json=body)
+    assert [received.connection for received in upstream.requests] == [1, 1, 2]
