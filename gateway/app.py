@@ -3,9 +3,8 @@
 import asyncio
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
 from gateway.core import prices
 from gateway.core import secrets as secret_names
-from gateway.errors import ListenError, StoreError
+from gateway.errors import StoreError
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
@@ -30,16 +29,14 @@ from gateway.web.keys import Keys
 from gateway.web.middleware import RUNNING, Running, errors_as_json, leave_out_own_headers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
+from gateway.web.server import serving
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 
 _MB = 1024 * 1024
 # Spans that wait for a store which is not keeping up.
 _QUEUE_BYTES = 64 * _MB
-_HEADER_BYTES = 64 * 1024
 _SECRET_LENGTH = 8
-# For connections to close, once the requests have ended.
-_CLOSE_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,47 +141,10 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         yield app
 
 
-@asynccontextmanager
-async def served(settings: Settings, app: web.Application, *, shared_port: bool = False) -> AsyncIterator[str]:
-    """Serves an application and gives its URL; at the end, running calls may finish (`drain_s`).
-
-    Bodies come as they were sent, still compressed; a handler is cancelled when its client hangs up. Raises
-    ListenError.
-    """
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        auto_decompress=False,
-        access_log=None,
-        shutdown_timeout=_CLOSE_WITHIN_S,
-        max_line_size=_HEADER_BYTES,
-        max_field_size=_HEADER_BYTES,
-    )
-    await runner.setup()
-    try:
-        site = await _listen(runner, settings, shared_port=shared_port)
-        host, port = runner.addresses[0][:2]
-        try:
-            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        finally:
-            # Not left to aiohttp, which would wait for twice as long and not tell a stop from a client that left.
-            await site.stop()
-            if runner.server is not None:
-                runner.server.pre_shutdown()
-            await app[RUNNING].drain(settings.server.drain_s)
-    finally:
-        await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, settings: Settings, *, shared_port: bool) -> web.TCPSite:
-    host, port = settings.server.host, settings.server.port
-    try:
-        site = web.TCPSite(runner, host, port, reuse_port=shared_port or None)
-        await site.start()
-    except OSError as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ListenError(f"Cannot listen on {host}:{port}: {reason}. Try another --host or --port.") from error
-    return site
+def served(settings: Settings, app: web.Application, *, shared_port: bool = False) -> AbstractAsyncContextManager[str]:
+    """Serves an application as `[server]` says; gives its URL. Raises ListenError."""
+    server = settings.server
+    return serving(app, server.host, server.port, drain_s=server.drain_s, shared_port=shared_port)
 
 
 def _callers(settings: Settings) -> list[tuple[str, Caller]]:

@@ -121,6 +121,10 @@ class Gateway:
 StartGateway = Callable[..., Awaitable[Gateway]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="how long each test of tests/soak goes on (default: a short stride)")
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     scripted = ScriptedUpstream(answer_chat)
