@@ -3,19 +3,23 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from gateway.clock import Clock
+from gateway.config import Key as KeySettings
 from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
 from gateway.core import prices
 from gateway.core import secrets as secret_names
+from gateway.core.limits import KeyLimits
 from gateway.errors import StoreError
+from gateway.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
@@ -25,8 +29,10 @@ from gateway.upstream.client import Address, HttpUpstream
 from gateway.upstream.echo import EchoUpstream
 from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
+from gateway.web.bodies import BODY_TIMEOUT_S
+from gateway.web.connection import Limits
 from gateway.web.keys import Keys
-from gateway.web.middleware import RUNNING, Running, errors_as_json, leave_out_own_headers
+from gateway.web.middleware import RUNNING, Running, leave_out_own_headers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.server import serving
@@ -34,8 +40,6 @@ from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 
 _MB = 1024 * 1024
-# Spans that wait for a store which is not keeping up.
-_QUEUE_BYTES = 64 * _MB
 _SECRET_LENGTH = 8
 
 
@@ -86,9 +90,67 @@ def _mint_key(file: Path) -> LocalKey:
     return LocalKey(key, file, is_new=True)
 
 
+@dataclass(slots=True)
+class Gateway:
+    """What `opened` opens: an application, and the settings that it works by."""
+
+    app: web.Application
+    settings: Settings
+    _clock: Clock
+    _keys: Keys
+    _upstreams: dict[str, Upstream]
+    _pool: Pool
+    _recorder: Recorder
+    _proxy: Proxy
+    # Taken out or replaced, while requests run that may have chosen them.
+    _leaving: list[tuple[UpstreamSettings, ...]] = field(default_factory=list)
+    _retiring: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def reload(self, settings: Settings) -> None:
+        """Takes over keys, upstreams and prices, for calls that are yet to come; nothing else is looked at.
+
+        An upstream whose settings are the same stays as it is, its open connections too. Raises StoreError and
+        OSError; then nothing has changed.
+        """
+        callers = _callers(settings)
+        old = {upstream.name: upstream for upstream in self.settings.upstreams}
+        upstreams = {
+            new.name: self._upstreams[new.name] if new == old.get(new.name) else _upstream(new, self._clock)
+            for new in settings.upstreams
+        }
+        # From here on nothing can fail.
+        left = tuple(upstream for upstream in self.settings.upstreams if upstream not in settings.upstreams)
+        self.settings, self._upstreams = settings, upstreams
+        self._keys.replace(callers)
+        if retired := self._pool.replace(list(upstreams.values())):
+            self._leaving.append(left)
+            task = asyncio.create_task(self._retire(retired, left), name="retire upstreams")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._tell_recorder()
+
+    async def _retire(self, retired: list[Upstream], left: tuple[UpstreamSettings, ...]) -> None:
+        """Lets go of upstreams once every request that may have chosen one has ended, and has its span."""
+        await self.app[RUNNING].ended()
+        await self._proxy.settled()
+        await self._pool.let_go(retired)
+        self._leaving.remove(left)
+        self._tell_recorder()
+
+    def _tell_recorder(self) -> None:
+        upstreams = (*self.settings.upstreams, *(upstream for left in self._leaving for upstream in left))
+        self._recorder.replace(_price_list(self.settings), _upstream_secrets(upstreams))
+
+    async def close(self) -> None:
+        """Waits no longer for requests to end: the pool closes what is open."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterator[web.Application]:
-    """The application with everything it needs open; closed in the opposite order, spans committed.
+async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Gateway]:
+    """A gateway with everything it needs open; closed in the opposite order, spans committed.
 
     Raises StoreError.
     """
@@ -98,10 +160,13 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         store = Store(
             settings.store.path,
             synchronous=settings.store.synchronous,
-            queue_bytes=_QUEUE_BYTES,
+            queue_bytes=_bytes(settings.store.queue_mb),
+            shared=settings.server.workers > 1,
             on_waiting=metrics.waiting_bytes.set,
+            on_trouble=metrics.store_troubles.inc,
         )
         stack.push_async_callback(store.close)
+        await store.recover()
         tokenizer = Tokenizer()
         stack.push_async_callback(tokenizer.close)
         recorder = Recorder(
@@ -111,40 +176,47 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
             clock,
             metrics,
             max_content_bytes=_bytes(settings.store.max_content_mb),
-            upstream_secrets=_upstream_secrets(settings),
+            upstream_secrets=_upstream_secrets(settings.upstreams),
         )
         stack.push_async_callback(recorder.close)
-        pool = Pool([_upstream(upstream, clock) for upstream in settings.upstreams], clock)
+        upstreams = {upstream.name: _upstream(upstream, clock) for upstream in settings.upstreams}
+        pool = Pool(list(upstreams.values()), clock)
         stack.push_async_callback(pool.close)
         proxy = Proxy(
             pool,
             recorder,
+            Limiter(store, recorder.find_price, clock),
             clock,
             metrics,
             commit_wait_s=settings.store.commit_wait_ms / 1000,
             max_body_bytes=_bytes(settings.server.max_body_mb),
             max_content_bytes=_bytes(settings.store.max_content_mb),
         )
-        stack.push_async_callback(proxy.close)
+        stack.push_async_callback(proxy.settled)
         # The price table takes a quarter second to load: not before the first call can be taken.
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])
 
         running = Running()
-        app = web.Application(
-            middlewares=[running.track, errors_as_json], client_max_size=_bytes(settings.server.max_body_mb)
-        )
+        app = web.Application(middlewares=[running.track], client_max_size=_bytes(settings.server.max_body_mb))
         app[RUNNING] = running
+        app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
         app.on_response_prepare.append(leave_out_own_headers)
         routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
-        register(app, routes, Keys(_callers(settings)))
-        yield app
+        keys = Keys(_callers(settings))
+        register(app, routes, keys)
+        gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy)
+        stack.push_async_callback(gateway.close)
+        yield gateway
 
 
-def served(settings: Settings, app: web.Application, *, shared_port: bool = False) -> AbstractAsyncContextManager[str]:
-    """Serves an application as `[server]` says; gives its URL. Raises ListenError."""
+def served(settings: Settings, gateway: Gateway, *, shared_port: bool = False) -> AbstractAsyncContextManager[str]:
+    """Serves a gateway as `[server]` says; gives its URL. Raises ListenError and UndeclaredRoute."""
     server = settings.server
-    return serving(app, server.host, server.port, drain_s=server.drain_s, shared_port=shared_port)
+    limits = Limits(server.max_connections, server.head_timeout_s, server.write_timeout_s)
+    return serving(
+        gateway.app, server.host, server.port, drain_s=server.drain_s, limits=limits, shared_port=shared_port
+    )
 
 
 def _callers(settings: Settings) -> list[tuple[str, Caller]]:
@@ -152,8 +224,16 @@ def _callers(settings: Settings) -> list[tuple[str, Caller]]:
     if local is not None:
         return [(local.key, Caller("local", "default", "prod"))]
     return [
-        (key.key.get_secret_value(), Caller(key.name, key.organization_id, key.environment)) for key in settings.keys
+        (key.key.get_secret_value(), Caller(key.name, key.organization_id, key.environment, _limits(key)))
+        for key in settings.keys
     ]
+
+
+def _limits(key: KeySettings) -> KeyLimits | None:
+    if key.rate_limit is None and key.max_concurrent is None and key.budget_usd is None:
+        return None
+    budget = None if key.budget_usd is None else prices.picos(key.budget_usd)
+    return KeyLimits(key.rate_limit, key.max_concurrent, budget, key.budget_period)
 
 
 def _price_list(settings: Settings) -> prices.PriceList:
@@ -165,12 +245,15 @@ def _price_list(settings: Settings) -> prices.PriceList:
     )
 
 
-def _upstream_secrets(settings: Settings) -> list[str]:
+def _upstream_secrets(upstreams: Iterable[UpstreamSettings]) -> list[str]:
     """What must be in no span. Too short to be a secret: it would be masked in the middle of words."""
-    found = [upstream.api_key for upstream in settings.upstreams if upstream.api_key is not None]
-    for upstream in settings.upstreams:
+    found: list[SecretStr] = []
+    for upstream in upstreams:
+        found += [upstream.api_key] if upstream.api_key is not None else []
         found += [value for name, value in upstream.headers.items() if secret_names.is_secret(name)]
-    return [value.get_secret_value() for value in found if len(value.get_secret_value()) >= _SECRET_LENGTH]
+    values = {value.get_secret_value() for value in found if len(value.get_secret_value()) >= _SECRET_LENGTH}
+    # The longest first: one may begin with another.
+    return sorted(values, key=len, reverse=True)
 
 
 def _upstream(settings: UpstreamSettings, clock: Clock) -> Upstream:

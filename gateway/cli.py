@@ -1,20 +1,28 @@
-"""The commands: serve, check, demo."""
+"""The commands: serve, check, audit, demo."""
 
 import argparse
 import asyncio
+import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from typing import TextIO
 
-from gateway import __version__, config
-from gateway.app import LocalKey, local_key, opened, served
+from gateway import __version__, config, signals
+from gateway.app import Gateway, LocalKey, opened, served
 from gateway.config import Settings
+from gateway.core.audit import Audit, whole_minutes
 from gateway.errors import ConfigError, GatewayError
-from gateway.workers import WORKER_ENV, Supervisor, parent_gone
+from gateway.reload import Configuration
+from gateway.store.store import audits
+from gateway.web.server import raise_file_limit
+from gateway.workers import WORKER_ENV, Supervisor, settings_from_parent
 
 log = logging.getLogger("gateway")
 
@@ -23,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    # aiohttp tells of every malformed request; that is no trouble of ours.
-    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    if options.command not in (_serve, _demo):
+        # Those two handle them.
+        signals.release()
     try:
         status: int = options.command(options)
         return status
@@ -35,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
+    finally:
+        _flush()
     return 1
 
 
@@ -45,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run the gateway", description="Runs the gateway.")
+    serve = commands.add_parser(
+        "serve",
+        help="run the gateway",
+        description="Runs the gateway. SIGTERM ends it, with the calls that run; "
+        "SIGHUP reads keys, upstreams and prices again.",
+    )
     _add_config(serve)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 picks a free one (default: 8080)")
@@ -59,6 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_config(check)
     check.set_defaults(command=_check)
+
+    audit = commands.add_parser(
+        "audit",
+        help="account for every call",
+        description="Lays what was accepted beside what is stored, per organization. Exit 1 if a call is missing.",
+    )
+    _add_config(audit)
+    audit.add_argument("--start", type=_time, metavar="TIME", help="from here on, ISO 8601 (default: the beginning)")
+    audit.add_argument("--end", type=_time, metavar="TIME", help="up to here (default: now)")
+    audit.add_argument("--json", action="store_true", help="as JSON")
+    audit.set_defaults(command=_audit)
 
     demo = commands.add_parser(
         "demo",
@@ -79,24 +106,56 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _with_flags(config.load(options.config), options)
+    raise_file_limit()
     if WORKER_ENV in os.environ:
-        return asyncio.run(_run(settings, _announce, shared_port=True))
-    if (key := local_key(settings)) is not None:
-        _tell_key(key)
-    announce = partial(_announce, key=key)
-    if settings.server.workers > 1:
-        return asyncio.run(Supervisor(settings, options.config).run(announce))
-    return asyncio.run(_run(settings, announce))
+        return asyncio.run(_work())
+    configuration = Configuration(partial(_load, options), _tell_key)
+    announce = partial(_announce, key=configuration.local_key)
+    if configuration.settings.server.workers > 1:
+        return asyncio.run(Supervisor(configuration).run(announce))
+    return asyncio.run(_run(configuration, announce))
 
 
-async def _run(settings: Settings, announce: Callable[[str], None], *, shared_port: bool = False) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once."""
-    stop = _stop_signal()
-    async with opened(settings) as app, served(settings, app, shared_port=shared_port) as url:
-        announce(url)
-        await (parent_gone(stop) if shared_port else stop.wait())
+async def _run(configuration: Configuration, announce: Callable[[str], None]) -> int:
+    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reloads the configuration."""
+    settings = configuration.settings
+    with _stop_signal() as stop:
+        async with opened(settings) as gateway, served(settings, gateway) as url:
+            announce(url)
+            loop = asyncio.get_running_loop()
+            with signals.handled(loop, lambda _: configuration.reload(gateway.reload), SIGHUP):
+                await stop.wait()
     return 0
+
+
+async def _work() -> int:
+    """Serves as one of several workers, until SIGTERM or until the process that started it is gone."""
+    stop = asyncio.Event()
+    # Who stops the whole group, as systemd does, stops a worker twice: the second time must not cut its calls. The
+    # parent ends it at once by SIGKILL.
+    with signals.handled(asyncio.get_running_loop(), lambda _: stop.set(), SIGTERM, SIGINT):
+        given = settings_from_parent()
+        settings = await anext(given, None)
+        if settings is None:
+            return 1
+        async with opened(settings) as gateway, served(settings, gateway, shared_port=True) as url:
+            _announce(url)
+            following = asyncio.create_task(_follow(given, gateway, stop), name="follow the parent")
+            await stop.wait()
+            following.cancel()
+    return 0
+
+
+async def _follow(given: AsyncIterator[Settings], gateway: Gateway, stop: asyncio.Event) -> None:
+    """Takes over what the parent puts in force; stops when that is gone."""
+    try:
+        async for settings in given:
+            try:
+                gateway.reload(settings)
+            except (GatewayError, OSError) as error:
+                log.error("A worker could not reload, its old settings stay in force: %s", error)
+    finally:
+        stop.set()
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -104,17 +163,51 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(options: argparse.Namespace) -> int:
+    path = config.load(options.config).store.path
+    found = audits(path, *whole_minutes(options.start, options.end))
+    if options.json:
+        print(json.dumps({organization_id: one.as_json() for organization_id, one in found.items()}, indent=2))
+    else:
+        print("\n\n".join(_audit_text(organization_id, one) for organization_id, one in found.items()))
+    return 0 if all(one.missing == 0 for one in found.values()) else 1
+
+
+def _audit_text(organization_id: str, found: Audit) -> str:
+    calls = {f"settled: {outcome}": number for outcome, number in found.settled.items()}
+    calls |= {"open": found.open, "interrupted": found.interrupted, "dropped": found.dropped}
+    lines = [
+        f"organization {organization_id}",
+        f"{'calls accepted':<24}{found.accepted:>12,}",
+        *(f"  {name:<22}{number:>12,}" for name, number in calls.items()),
+        f"{'spans posted':<24}{found.posted:>12,}",
+        f"  {'repeated ids':<22}{found.repeated:>12,}",
+        f"  {'refused':<22}{found.refused:>12,}",
+        "Every call is accounted for." if found.missing == 0 else f"MISSING: {found.missing:,} calls.",
+    ]
+    return "\n".join(lines)
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 2026-01-02T03:04") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _demo(options: argparse.Namespace) -> int:
     # rich is for this command alone, and takes its time to load.
     from gateway import demo
 
-    return asyncio.run(demo.run(port=options.port, once=options.once, stop=_stop_signal))
+    return asyncio.run(demo.run(port=options.port, once=options.once, stop=partial(_stop_signal, SIGHUP)))
 
 
-def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:
+def _load(options: argparse.Namespace) -> Settings:
+    """The settings that the file and the flags say. Raises ConfigError."""
     flags = {name: getattr(options, name) for name in ("host", "port", "workers")}
     given = {name: value for name, value in flags.items() if value is not None}
-    return config.with_server(settings, given)
+    return config.with_server(config.load(options.config), given)
 
 
 def _tell_key(key: LocalKey) -> None:
@@ -122,31 +215,47 @@ def _tell_key(key: LocalKey) -> None:
         text = f"No [[keys]] are configured, so this key was made and is kept in {key.file}: {key.key}"
     else:
         text = f"The key is in {key.file}."
-    print(text, file=sys.stderr)
+    _say(text, sys.stderr)
 
 
 def _announce(url: str, key: LocalKey | None = None) -> None:
     if key is not None and key.is_new:
-        print(
+        _say(
             "Point an OpenAI SDK at the gateway:\n\n"
             "  from openai import OpenAI\n"
             f'  client = OpenAI(base_url="{url}/v1", api_key="{key.key}")\n',
-            file=sys.stderr,
+            sys.stderr,
         )
     # The last thing said: who waits for this line finds the key told already.
-    print(f"listening on {url}", flush=True)
+    _say(f"listening on {url}", sys.stdout)
 
 
-def _stop_signal() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process."""
+def _say(text: str, stream: TextIO | None) -> None:
+    """Prints a text. That nobody can read it is no reason not to serve."""
+    if stream is not None:
+        with suppress(OSError):
+            print(text, file=stream, flush=True)
+
+
+def _flush() -> None:
+    """Python flushes these when it ends, and fails where nobody reads them any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _stop_signal(*more: Signals) -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT (or one of `more`) sets; the second one ends the process."""
     stop = asyncio.Event()
 
-    def on_signal(number: signal.Signals) -> None:
+    def on_signal(number: Signals) -> None:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
+    with signals.handled(asyncio.get_running_loop(), on_signal, SIGTERM, SIGINT, *more):
+        yield stop

@@ -102,6 +102,9 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
+# What the store's whole numbers can hold.
+_BUDGET_AT_MOST = 9_000_000
+
 Text = Annotated[str, Field(strict=True, min_length=1)]
 HttpUrl = Annotated[Text, AfterValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolved), Field(min_length=1)]
@@ -122,6 +125,10 @@ class Server(Section):
     workers: Annotated[Whole, Field(ge=1, le=256)] = 1
     max_body_mb: Number = 32
     drain_s: Annotated[float, BeforeValidator(_plain_number), Field(ge=0, allow_inf_nan=False)] = 30
+    max_connections: Annotated[Whole, Field(ge=1)] = 10_000
+    head_timeout_s: Seconds = 20
+    body_timeout_s: Seconds = 300
+    write_timeout_s: Seconds = 3600
 
 
 class Store(Section):
@@ -129,6 +136,7 @@ class Store(Section):
     commit_wait_ms: Annotated[float, BeforeValidator(_plain_number), Field(ge=0, allow_inf_nan=False)] = 250
     synchronous: Literal["normal", "full"] = "normal"
     max_content_mb: Number = 8
+    queue_mb: Number = 64
 
 
 class Key(Section):
@@ -136,6 +144,10 @@ class Key(Section):
     key: Secret
     organization_id: Text = "default"
     environment: Literal["prod", "test"] = "prod"
+    rate_limit: Annotated[Whole, Field(ge=1)] | None = None
+    max_concurrent: Annotated[Whole, Field(ge=1)] | None = None
+    budget_usd: Annotated[Usd, Field(le=_BUDGET_AT_MOST)] | None = None
+    budget_period: Literal["day", "week", "month"] = "month"
 
 
 class Upstream(Section):

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,16 @@ _TOOL = {
 }
 
 
-async def run(*, port: int | None, once: bool, stop: Callable[[], asyncio.Event]) -> int:
+async def run(*, port: int | None, once: bool, stop: Callable[[], AbstractContextManager[asyncio.Event]]) -> int:
     """Serves from a fresh database in a temporary folder, makes the calls, prints their spans, serves on."""
-    stopped = stop()
     console = Console()
     chosen = port if port is not None else (0 if once else _PORT)
-    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
+    with stop() as stopped, tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
         path = json.dumps(str(Path(folder) / "demo.db"))
         settings = config.parse(_CONFIG.format(port=chosen, path=path), "demo", os.environ)
         key = local_key(settings)
         assert key is not None
-        async with opened(settings) as app, served(settings, app) as url:
+        async with opened(settings) as gateway, served(settings, gateway) as url:
             async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key.key}"}) as session:
                 with console.status("Making a few calls …"):
                     await _make_calls(session)

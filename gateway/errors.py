@@ -6,10 +6,14 @@ GatewayError
 │   ├── MalformedBody      400
 │   ├── Unauthorized       401
 │   ├── NotFound           404
+│   ├── RequestTimedOut    408, and the connection ends
 │   ├── BodyTooLarge       413
 │   ├── InvalidSpan        422, every bad field named
-│   └── StoreFull          503, with Retry-After
+│   ├── LimitReached       429, with Retry-After
+│   └── StoreUnavailable   503, with Retry-After
+│       └── StoreFull      too much waits for the store already
 ├── ListenError            the address cannot be had
+├── UndeclaredRoute        a route does not say who may call it
 ├── StoreError             the database cannot be opened, or is from a newer version
 └── UpstreamError          an upstream did not answer properly
     ├── UpstreamUnreachable  502: refused, spoke no HTTP, or was gone before its head came
@@ -33,11 +37,13 @@ class ConfigError(GatewayError):
 
 
 class RefusedRequest(GatewayError):
-    """A request that we answer with an error of our own. `code` and `kind` are those of OpenAI's error shape."""
+    """A request that we answer with an error of our own. `code` and `kind` are those of OpenAI's error shape;
+    `retry_after_s` becomes Retry-After."""
 
     status = 400
     kind = "invalid_request_error"
     code: str | None = None
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -63,6 +69,13 @@ class NotFound(RefusedRequest):
     status = 404
 
 
+class RequestTimedOut(RefusedRequest):
+    """The body took longer than `[server] body_timeout_s`."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class BodyTooLarge(RefusedRequest):
     """The body is larger than `[server] max_body_mb`."""
 
@@ -80,16 +93,38 @@ class InvalidSpan(RefusedRequest):
         super().__init__(message or "; ".join(f"{field}: {' '.join(texts)}" for field, texts in self.errors.items()))
 
 
-class StoreFull(RefusedRequest):
-    """The database takes no more spans for now."""
+class LimitReached(RefusedRequest):
+    """A limit of the caller's key."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailable(RefusedRequest):
+    """The database cannot be written or read for now."""
 
     status = 503
     kind = "server_error"
+    code = "store_unavailable"
     retry_after_s = 1
+
+
+class StoreFull(StoreUnavailable):
+    """Too much waits for the database already."""
+
+    code = "store_full"
 
 
 class ListenError(GatewayError):
     """The address to listen on is taken or is not ours."""
+
+
+class UndeclaredRoute(GatewayError):
+    """A route is served that the table does not hold, so that nobody said who may call it."""
 
 
 class StoreError(GatewayError):

@@ -34,7 +34,12 @@ class Metrics:
         )
         self.posted = Counter("gateway_spans_posted_total", "Spans posted and stored", registry=registry)
         self.refused = Counter("gateway_spans_refused_total", "Posted spans that were turned down", registry=registry)
-        self.lost = Counter("gateway_spans_lost_total", "Spans of calls that could not be stored", registry=registry)
+        self.dropped = Counter(
+            "gateway_spans_dropped_total", "Spans of calls that found no room or failed", registry=registry
+        )
+        self.store_troubles = Counter(
+            "gateway_store_troubles_total", "Commits that failed and are tried again", registry=registry
+        )
         self.commit_waits_over = Counter(
             "gateway_commit_waits_over_total", "Replies released before their span's commit", registry=registry
         )

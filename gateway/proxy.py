@@ -24,8 +24,9 @@ from gateway.core.outcome import CLIENT_LEFT, OUR_FAULT, WE_STOPPED, Outcome, ju
 from gateway.core.outcome import label as outcome_label
 from gateway.core.routing import Kind
 from gateway.errors import MalformedBody, RefusedRequest, UpstreamError
+from gateway.limiter import Limiter
 from gateway.metrics import Metrics
-from gateway.recorder import Caller, Measured, Recorder
+from gateway.recorder import Caller, Measured, Opened, Recorder
 from gateway.upstream.pool import Choice, Pool
 from gateway.upstream.wire import Answer, Request
 
@@ -101,6 +102,9 @@ class Call:
     sent_at: float | None = None
     status_code: int | None = None
     ended_at: float | None = None
+    request_bytes: int = 0
+    reserved: bool = False
+    opened: Opened | None = None
     settled: bool = False
 
 
@@ -137,6 +141,7 @@ class Proxy:
         self,
         pool: Pool,
         recorder: Recorder,
+        limiter: Limiter,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -146,6 +151,7 @@ class Proxy:
     ) -> None:
         self._pool = pool
         self._recorder = recorder
+        self._limiter = limiter
         self._clock = clock
         self._metrics = metrics
         self._commit_wait_s = commit_wait_s
@@ -165,6 +171,8 @@ class Proxy:
         try:
             body = await client.read()
             forwarded, choice = self._admit(call, body)
+            call.request_bytes = len(body)
+            await self._limit(call, choice)
             request = Request(
                 "POST",
                 path_qs,
@@ -173,6 +181,7 @@ class Proxy:
                 streamed=call.streamed,
                 on_sent=lambda: self._mark_sent(call),
             )
+            self._open(call)
             answer = await choice.upstream.send(request)
         except (RefusedRequest, UpstreamError) as error:
             await self._refuse(call, error)
@@ -268,6 +277,28 @@ class Proxy:
         call.upstream = choice.upstream.name
         return choice
 
+    async def _limit(self, call: Call, choice: Choice) -> None:
+        """Sees to it that the call fits the limits of its key. Raises LimitReached."""
+        if call.caller.limits is None:
+            return
+        models = [name for name in dict.fromkeys((call.model, choice.model)) if name is not None]
+        call.reserved = await self._limiter.admit(
+            call.unique_id, call.caller, call.caller.limits, models, call.request, call.request_bytes
+        )
+
+    def _open(self, call: Call) -> None:
+        """From here on the call has a row, whatever becomes of this process."""
+        start_time = call.client.start_time
+        fields = {
+            "model": call.model or _UNKNOWN_MODEL,
+            "upstream": call.upstream,
+            "log_type": call.kind.log_type,
+            "stream": call.streamed,
+            "start_time": start_time,
+            "timestamp": start_time,
+        }
+        call.opened = self._recorder.open_call(call.unique_id, fields, call.params, call.caller)
+
     def _mark_sent(self, call: Call) -> None:
         call.sent_at = self._clock.monotonic()
 
@@ -337,7 +368,7 @@ class Proxy:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def close(self) -> None:
+    async def settled(self) -> None:
         """Waits for the calls that are being settled."""
         await asyncio.gather(*self._settling, return_exceptions=True)
 
@@ -371,7 +402,7 @@ class Proxy:
         fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
         self._count(call, outcome, fields)
         return self._recorder.record_call(
-            call.unique_id, Measured(fields, reading.generating_s), call.params, call.caller
+            call.unique_id, Measured(fields, reading.generating_s), call.params, call.caller, call.opened, call.reserved
         )
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:

@@ -5,16 +5,20 @@ import logging
 import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.core import aliases, complete, content, params, secrets
 from gateway.core.complete import Draft
-from gateway.core.prices import PriceList
+from gateway.core.limits import KeyLimits
+from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
 from gateway.core.span import validate, validate_leniently
-from gateway.errors import GatewayError, MalformedBody, StoreFull
+from gateway.errors import GatewayError, MalformedBody, StoreFull, StoreUnavailable
 from gateway.metrics import Metrics
+from gateway.store.store import Opened as Opened
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
 
@@ -28,6 +32,7 @@ class Caller:
     name: str
     organization_id: str
     environment: str
+    limits: KeyLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,15 @@ class Recorder:
         self._upstream_secrets = upstream_secrets
         self._late: set[asyncio.Task[None]] = set()
 
+    def find_price(self, models: list[str], at: datetime, prompt_tokens: int) -> Price | None:
+        """The price in force for the first of the models that has one."""
+        return self._prices.find(models, at, prompt_tokens)
+
+    def replace(self, prices: PriceList, upstream_secrets: Collection[str]) -> None:
+        """Prices with these from now on, and hides these."""
+        self._prices = prices
+        self._upstream_secrets = upstream_secrets
+
     async def create_span(
         self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -74,44 +88,96 @@ class Recorder:
             if wanted := complete.wanted(draft):
                 complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
             self._finish(draft)
-            committed = self._store.insert(draft)
+            is_new = await self._store.insert(draft)
         except GatewayError:
-            self._metrics.refused.inc()
+            self.refuse(caller)
             raise
-        try:
-            is_new = await committed
         except sqlite3.Error as error:
-            self._metrics.refused.inc()
-            raise StoreFull(f"The span could not be stored: {error}.", code="store_failed") from error
+            self.refuse(caller)
+            raise StoreUnavailable(f"The span could not be stored: {error}.", code="store_failed") from error
         if is_new:
             self._metrics.posted.inc()
         stored = await self._store.find(caller.organization_id, str(draft.span.unique_id), public)
         if stored is None:
-            raise StoreFull("The span is not in the store any more.", code="store_failed")
+            raise StoreUnavailable("The span is not in the store any more.", code="store_failed")
         return stored
 
+    def refuse(self, caller: Caller) -> None:
+        """Counts a posted span that was turned down."""
+        self._metrics.refused.inc()
+        self._store.refuse(caller.organization_id, self._clock.now())
+
+    def open_call(
+        self, unique_id: str, fields: Mapping[str, Any], params_given: Mapping[str, Any], caller: Caller
+    ) -> Opened | None:
+        """Queues the row of a call that is being forwarded, for `record_call` to settle. Never raises.
+
+        `fields`: span fields that are known by now, `start_time` among them.
+        """
+        ids = {name: value for name in _TRACE_IDS if isinstance(value := params_given.get(name), str)}
+        try:
+            return self._store.open(
+                {**_RUNNING, "span_unique_id": unique_id, **ids, **fields, **_of(caller), "unique_id": unique_id}
+            )
+        except Exception:
+            log.exception("The call %s has no row while it runs", unique_id)
+            return None
+
     def record_call(
-        self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller
+        self,
+        unique_id: str,
+        measured: Measured,
+        params_given: Mapping[str, Any],
+        caller: Caller,
+        opened: Opened | None = None,
+        reserved: bool = False,
     ) -> asyncio.Future[bool] | None:
         """Queues the span of a proxied call; the future ends with its commit. Never raises: None means lost.
 
-        Tokens that nobody reported are counted after the commit and put in then.
+        `opened`: what `open_call` gave. `reserved`: the key's limits have admitted it. Tokens that nobody reported
+        are counted after the commit and put in then.
         """
         try:
             draft = self._measured(unique_id, measured, params_given, caller)
             wanted = complete.wanted(draft)
+            draft.reserved, draft.counting = reserved, bool(wanted)
             self._finish(draft, priced=not wanted)
-            committed = self._store.insert(draft)
-        except Exception as error:
+            committed = self._settle(draft, opened)
+        except Exception:
             # A call goes on whatever becomes of its span.
-            self._metrics.lost.inc()
-            log.error("The span %s of a call is lost: %s", unique_id, error, exc_info=not isinstance(error, StoreFull))
+            self._metrics.dropped.inc()
+            log.exception("The span %s of a call is lost", unique_id)
             return None
+        if committed is None:
+            return None
+        committed.add_done_callback(partial(self._say_if_lost, unique_id))
         if wanted:
             task = asyncio.create_task(self._count_late(draft, wanted, committed), name=f"count {unique_id}")
             self._late.add(task)
             task.add_done_callback(self._late.discard)
         return committed
+
+    def _settle(self, draft: Draft, opened: Opened | None) -> asyncio.Future[bool] | None:
+        """Hands a call's span to the store. Where that is full, what was opened is settled without its content; what
+        was not is dropped, and counted."""
+        try:
+            return self._store.settle(draft, opened)
+        except StoreFull:
+            if opened is not None:
+                content.drop(draft.span)
+                complete.warn(draft.span, "content dropped: the store was full")
+                if draft.span.status == complete.SUCCESS:
+                    draft.span.status = complete.WARNING
+                return self._store.settle(draft, opened, force=True)
+            self._metrics.dropped.inc()
+            log.error("The span %s of a call is dropped: the store is full", draft.span.unique_id)
+            self._store.drop(draft)
+            return None
+
+    def _say_if_lost(self, unique_id: str, committed: asyncio.Future[bool]) -> None:
+        if not committed.cancelled() and (error := committed.exception()) is not None:
+            self._metrics.dropped.inc()
+            log.error("The span %s of a call is lost: %s", unique_id, error)
 
     async def close(self) -> None:
         """Waits for the counts that are still under way."""
@@ -171,8 +237,20 @@ class Recorder:
             complete.price(draft, self._prices.find)
             await asyncio.wait([committed])
             await self._store.update_counts(draft)
-        except (StoreFull, sqlite3.Error) as error:
+        except (StoreUnavailable, sqlite3.Error) as error:
             log.warning("The span %s stays without token counts: %s", draft.span.unique_id, error)
+
+
+# A call under way: what its row must hold and is not known yet.
+_RUNNING = {
+    "status": "running",
+    "status_code": 0,
+    "log_method": "inference",
+    "is_custom_prompt": False,
+    "temperature": 1.0,
+    "top_p": 1.0,
+}
+_TRACE_IDS = ("trace_unique_id", "trace_group_identifier", "span_unique_id", "span_parent_id", "span_name")
 
 
 def _of(caller: Caller) -> dict[str, str]:

@@ -85,8 +85,9 @@ def answer(line: bytes) -> dict[str, Any]:
 
 
 def main() -> None:
-    # Ctrl-C in a terminal reaches the whole group; the gateway ends this process itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Some signals reach the whole group, as Ctrl-C in a terminal; the gateway ends this process itself.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         print(json.dumps(answer(line)), flush=True)
 

@@ -4,110 +4,148 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
+import pickle
 import socket
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 
 from prometheus_client import multiprocess
 
+from gateway import signals
 from gateway.config import Settings
 from gateway.errors import ListenError
+from gateway.reload import Configuration
 
 log = logging.getLogger(__name__)
 
-# Set for a worker, so that it shares its port and ends with its parent.
+# Set for a worker: it shares its port, gets its settings from its parent, and ends with it.
 WORKER_ENV = "GATEWAY_WORKER"
 # Where prometheus-client keeps the numbers of all workers.
 METRICS_ENV = "PROMETHEUS_MULTIPROC_DIR"
 
+_COMMAND = [sys.executable, "-m", "gateway", "serve"]
 _RESTART_AFTER_S = 0.5
+# Before each of the settings that a worker is sent: their length.
+_LENGTH_BYTES = 8
 
 
 class Supervisor:
-    """Runs `settings.server.workers` processes of `gateway serve` that share the port (SO_REUSEPORT)."""
+    """Runs `[server] workers` processes of `gateway serve` that share the port (SO_REUSEPORT).
 
-    def __init__(self, settings: Settings, config: Path | None) -> None:
-        self._server = settings.server
-        self._config = config
+    A worker reads no configuration: settings reach it through a pipe, the first when it starts, then whenever others
+    are in force. So all of them go by the same, also one that takes the place of another while the file is wrong.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
         self._stop = asyncio.Event()
-        self._processes: set[Process] = set()
+        # What the workers were sent to end them.
+        self._sent: Signals | None = None
+        self._status = 0
+        self._port = 0
+        self._processes: dict[Process, asyncio.StreamWriter] = {}
 
     async def run(self, announce: Callable[[str], None]) -> int:
-        """Until SIGTERM or SIGINT. Announces the URL once, when every worker is ready. A second signal kills."""
+        """Until SIGTERM or SIGINT; gives the exit status. Announces the URL once, when every worker is ready.
+
+        A second signal kills. SIGHUP reloads the configuration.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        with _reserved(self._server.host, self._server.port) as port, _metrics_folder() as metrics:
-            command = self._command(port)
-            env = {**os.environ, WORKER_ENV: "1", METRICS_ENV: metrics}
-            urls = [loop.create_future() for _ in range(self._server.workers)]
-            keeping = [asyncio.create_task(self._keep(command, env, url)) for url in urls]
-            await asyncio.wait(urls, return_when=asyncio.FIRST_EXCEPTION)
-            failed = [url for url in urls if not url.done() or url.cancelled()]
-            if not failed:
+        server = self._configuration.settings.server
+        with (
+            signals.handled(loop, self._on_signal, SIGTERM, SIGINT, SIGHUP),
+            _reserved(server.host, server.port) as self._port,
+            _metrics_folder() as metrics,
+        ):
+            urls = [loop.create_future() for _ in range(server.workers)]
+            keeping = [asyncio.create_task(self._keep(metrics, url)) for url in urls]
+            ready = asyncio.create_task(asyncio.wait(urls))
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not self._stop.is_set():
                 announce(urls[0].result())
                 await self._stop.wait()
-            self._stop.set()
-            self._terminate()
+            ready.cancel()
+            if self._sent is None:
+                self._end_workers(SIGTERM)
             await asyncio.gather(*keeping)
-        return 1 if failed else 0
+        return self._status
 
-    def _command(self, port: int) -> list[str]:
-        config = ["--config", str(self._config)] if self._config else []
-        return [sys.executable, "-m", "gateway", "serve", *config, "--host", self._server.host, "--port", str(port)]
-
-    async def _keep(self, command: list[str], env: dict[str, str], url: asyncio.Future[str]) -> None:
-        """Keeps one worker running. The future gets its URL, or is cancelled if it ends before it listens."""
+    async def _keep(self, metrics: str, url: asyncio.Future[str]) -> None:
+        """Keeps one worker running. The future gets its URL; where it ends before it listens, all are stopped."""
         while not self._stop.is_set():
-            # A session of its own: Ctrl-C reaches the parent alone, which then tells its workers once.
-            process = await asyncio.create_subprocess_exec(
-                *command, env=env, stdin=PIPE, stdout=PIPE, start_new_session=True
-            )
-            self._processes.add(process)
-            if self._stop.is_set():
-                # The stop came while this one was being started, and has passed it by.
-                process.terminate()
+            process = await self._start(metrics)
             assert process.stdout is not None
             line = (await process.stdout.readline()).decode().strip()
             if line and not url.done():
                 url.set_result(line.removeprefix("listening on "))
             status = await process.wait()
-            self._processes.discard(process)
-            multiprocess.mark_process_dead(process.pid, env[METRICS_ENV])  # type: ignore[no-untyped-call]
-            if not url.done():
-                url.cancel()
-                return
+            del self._processes[process]
+            multiprocess.mark_process_dead(process.pid, metrics)  # type: ignore[no-untyped-call]
+            if not url.done() and not self._stop.is_set():
+                self._status = 1
+                self._stop.set()
             if not self._stop.is_set():
                 log.error("A worker ended with status %s; starting another.", status)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _RESTART_AFTER_S)
 
-    def _on_signal(self) -> None:
-        if self._stop.is_set():
-            for process in self._processes:
-                process.kill()
-        self._stop.set()
+    async def _start(self, metrics: str) -> Process:
+        env = {**os.environ, WORKER_ENV: "1", METRICS_ENV: metrics}
+        # The worker inherits that signals are held, and lets them through when it can act on them. Nothing is awaited
+        # before it is there. A session of its own: Ctrl-C reaches the parent alone, which then tells its workers once.
+        signals.hold()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND, env=env, stdin=PIPE, stdout=PIPE, start_new_session=True
+            )
+        finally:
+            signals.release()
+        assert process.stdin is not None
+        self._processes[process] = process.stdin
+        self._send(process.stdin, self._configuration.settings)
+        if self._sent is not None:
+            # It came while this one was being started, and has passed it by.
+            process.send_signal(self._sent)
+        return process
 
-    def _terminate(self) -> None:
+    def _send(self, pipe: asyncio.StreamWriter, settings: Settings) -> None:
+        server = settings.server.model_copy(update={"port": self._port})
+        data = pickle.dumps(settings.model_copy(update={"server": server}))
+        pipe.write(len(data).to_bytes(_LENGTH_BYTES) + data)
+
+    def _on_signal(self, number: Signals) -> None:
+        if number == SIGHUP:
+            self._configuration.reload(self._tell_workers)
+        elif not self._stop.is_set():
+            self._stop.set()
+        else:
+            self._status = 128 + number
+            self._end_workers(SIGKILL)
+
+    def _tell_workers(self, settings: Settings) -> None:
+        for pipe in self._processes.values():
+            self._send(pipe, settings)
+
+    def _end_workers(self, number: Signals) -> None:
+        self._sent = number
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(number)
 
 
-async def parent_gone(stop: asyncio.Event) -> None:
-    """Returns when `stop` is set or when the process that started this worker is gone: its end of the pipe closes."""
+async def settings_from_parent() -> AsyncIterator[Settings]:
+    """The settings that the process that started this worker has in force, now and later; ends when it is gone."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    waiting = [asyncio.create_task(reader.read()), asyncio.create_task(stop.wait())]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-    transport.close()
+    with contextlib.closing(transport), contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES))
+            yield pickle.loads(await reader.readexactly(length))
 
 
 def _metrics_folder() -> tempfile.TemporaryDirectory[str]:

@@ -18,6 +18,9 @@ from gateway.clock import Clock
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import ScriptedUpstream, answer_chat
 
+# What these assert is shown in full too.
+pytest.register_assert_rewrite("tests.soak.load", "tests.troubled")
+
 KEY = "test-key-of-org-a"
 OTHER_KEY = "test-key-of-org-b"
 
@@ -110,9 +113,9 @@ class Gateway:
                 await asyncio.sleep(0.01)
 
     async def only_span(self) -> dict[str, Any]:
-        """The one span there is, waited for."""
+        """The one span there is, once it is settled."""
         async with asyncio.timeout(60):
-            while not (spans := await self.spans()):
+            while not (spans := await self.spans()) or spans[0]["status"] == "running":
                 await asyncio.sleep(0.01)
         assert len(spans) == 1
         return spans[0]
@@ -150,8 +153,8 @@ async def start_gateway(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIter
             )
             text += more
             settings = config.parse(text, "test.toml", {})
-            app = await stack.enter_async_context(opened(settings, clock))
-            url = await stack.enter_async_context(served(settings, app))
+            opened_gateway = await stack.enter_async_context(opened(settings, clock))
+            url = await stack.enter_async_context(served(settings, opened_gateway))
             headers = {"Authorization": f"Bearer {KEY}"}
             session = await stack.enter_async_context(aiohttp.ClientSession(url, headers=headers))
             return Gateway(url, session, settings.store.path)

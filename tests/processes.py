@@ -1,10 +1,11 @@
 """The gateway as a process of its own, started the way a user starts it."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def run(*arguments: str, folder: Path, **env: str) -> subprocess.CompletedProces
     return subprocess.run(
         [*GATEWAY, *arguments], cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=120
     )
+
+
+def kill(ids: Iterable[int]) -> None:
+    """SIGKILL to all of these processes, as much at once as can be; returns when they are no more."""
+    ends = [os.pidfd_open(pid) for pid in ids]
+    for end in ends:
+        signal.pidfd_send_signal(end, signal.SIGKILL)
+    for end in ends:
+        select.select([end], [], [], 60)
+        os.close(end)
 
 
 class Process:
@@ -42,6 +53,7 @@ class Process:
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), f"{line!r}\n{self.log}"
         self.url = line.removeprefix("listening on ").strip()
+        self._has_workers = "--workers" in arguments
 
     @property
     def log(self) -> str:
@@ -50,6 +62,18 @@ class Process:
     @property
     def key(self) -> str:
         return (self.folder / "gateway.db.key").read_text().strip()
+
+    def workers(self) -> list[int]:
+        """The ids of the processes that serve: those that it started with `--workers`, else its own."""
+        pid = self.process.pid
+        if not self._has_workers:
+            return [pid]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill_all(self) -> None:
+        """SIGKILL to this process and its workers."""
+        kill(dict.fromkeys([self.process.pid, *self.workers()]))
+        self.process.wait(timeout=60)
 
     def kill(self) -> None:
         """SIGKILL: nothing in the process gets to run any more."""

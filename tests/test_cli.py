@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import sqlite3
 import stat
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from gateway import __version__
-from tests.processes import Process, environment, run, serving
+from tests.processes import GATEWAY, Process, environment, run, serving
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
 
@@ -68,7 +68,8 @@ def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path:
     assert span_rows(tmp_path) == [("echo", "success", 3, 3)]
     with serving(tmp_path) as again:
         assert again.log.count(again.key) == 2, "a later start names the file only"
-        assert again.log.rstrip().endswith("The key is in gateway.db.key.")
+        told = [line for line in again.log.splitlines() if "gateway.db.key" in line]
+        assert told[-1] == "The key is in gateway.db.key."
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
@@ -107,8 +108,9 @@ def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
     assert "The key file gateway.db.key is empty" in ended.stderr
 
 
-async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path: Path) -> None:
-    with serving(tmp_path) as gateway:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path: Path, workers: int) -> None:
+    with serving(tmp_path, "--workers", str(workers)) as gateway:
         headers = {"Authorization": f"Bearer {gateway.key}"}
         words = " ".join(str(number) for number in range(150))
         body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
@@ -127,9 +129,24 @@ async def test_sigterm_lets_a_stream_finish_and_refuses_new_connections(tmp_path
     assert span_rows(tmp_path) == [("echo", "success", 150, 150)]
 
 
-async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(tmp_path: Path) -> None:
+async def test_sigterm_to_all_processes_at_once_stops_them_as_gently(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as gateway:
+        async with _long_stream(gateway) as response:
+            for process in (*_child_ids(gateway.process.pid), gateway.process.pid):
+                os.kill(process, signal.SIGTERM)
+            await _refused(gateway.url)
+            for child in _child_ids(gateway.process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGTERM)
+            assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
+        assert await asyncio.to_thread(gateway.process.wait, 60) == 0
+    assert span_rows(tmp_path) == [("echo", "success", 190, 190)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(tmp_path: Path, workers: int) -> None:
     (tmp_path / "config.toml").write_text("[server]\ndrain_s = 0.05\n")
-    with serving(tmp_path) as gateway:
+    with serving(tmp_path, "--workers", str(workers)) as gateway:
         async with _long_stream(gateway) as response:
             gateway.process.send_signal(signal.SIGTERM)
             with pytest.raises(aiohttp.ClientPayloadError):
@@ -140,13 +157,52 @@ async def test_a_call_that_outlasts_drain_s_is_told_from_one_whose_client_left(t
     assert ended == [("failed", 503, "gateway_stopped")]
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path) as gateway:
-        async with _long_stream(gateway):
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_signal_ends_at_once_and_leaves_nobody_behind(tmp_path: Path, workers: int) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with serving(tmp_path, "--workers", str(workers), TMPDIR=str(scratch)) as gateway:
+        async with _long_stream(gateway) as response:
+            children = _child_ids(gateway.process.pid)
             gateway.process.send_signal(signal.SIGTERM)
             await _refused(gateway.url)
             gateway.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(gateway.process.wait, 60) == 128 + signal.SIGTERM
+            with pytest.raises(aiohttp.ClientError):
+                await response.content.read()
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("nobody_reads", "workers"),
+    [(">&-", 1), ("2>&-", 1), ("<&-", 1), ("> /dev/full", 1), ("2>&1 | true", 1), ("<&- >&- 2>&-", 2)],
+)
+async def test_serve_works_and_ends_where_nobody_reads_what_it_says(
+    tmp_path: Path, nobody_reads: str, workers: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = shlex.join([*GATEWAY, "serve", "--port", str(port), "--workers", str(workers)])
+    # What is not buffered is not lost either when Python ends.
+    env = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"set -o pipefail; (echo $BASHPID > pid; exec {command}) {nobody_reads}",
+        cwd=tmp_path, env=env,
+    )  # fmt: skip
+    async with asyncio.timeout(60), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        while True:
+            with suppress(aiohttp.ClientError):
+                async with session.get("/ready") as response:
+                    assert response.status == 200
+                    break
+            await asyncio.sleep(0.01)
+        headers = {"Authorization": f"Bearer {(tmp_path / 'gateway.db.key').read_text().strip()}"}
+        async with session.post("/v1/chat/completions", json=CHAT, headers=headers) as response:
+            assert response.status == 200
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        assert await process.wait() == 0
+    assert span_rows(tmp_path) == [("echo", "success", 3, 3)]
 
 
 @asynccontextmanager
@@ -275,9 +331,10 @@ def test_demo_shows_its_spans(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "the demo leaves nothing behind"
 
 
-async def test_demo_goes_on_serving_and_says_how_to_use_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_demo_goes_on_serving_and_says_how_to_use_it(tmp_path: Path, number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "demo", "--port", "0", cwd=tmp_path, env=environment(COLUMNS="160"),
+        *GATEWAY, "demo", "--port", "0", cwd=tmp_path, env=environment(COLUMNS="160", TMPDIR=str(tmp_path)),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -290,6 +347,7 @@ async def test_demo_goes_on_serving_and_says_how_to_use_it(tmp_path: Path) -> No
     async with openai.AsyncOpenAI(base_url=f"{match[1]}/v1", api_key=match[2], max_retries=0) as client:
         answer = await client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "hi"}])
     assert answer.choices[0].message.content == "hi"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     async with asyncio.timeout(60):
         assert await process.wait() == 0
+    assert list(tmp_path.iterdir()) == [], "the demo leaves nothing behind"

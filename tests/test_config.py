@@ -193,6 +193,11 @@ def test_what_is_shown_is_toml_that_means_the_same() -> None:
     [
         ('[server]\nport = "80"', "server.port: must be a whole number"),
         ("[server]\nhost = 5", "server.host: must be text in quotes"),
+        ("[server]\nmax_connections = 0", "server.max_connections: must be greater than or equal to 1"),
+        ("[server]\nmax_connections = 1.5", "server.max_connections: must be a"),
+        ("[server]\nhead_timeout_s = 0", "server.head_timeout_s: must be greater than 0"),
+        ("[server]\nbody_timeout_s = inf", "server.body_timeout_s: must be a finite number"),
+        ('[server]\nwrite_timeout_s = "1"', "server.write_timeout_s: must be a number"),
         ('server = "x"', "server: must be a table"),
         ('[store]\npath = ""', "store.path: must be the name of a file"),
         ('[store]\npath = ":memory:"', "store.path: must be the name of a file"),

@@ -228,6 +228,18 @@ async def test_answers_without_a_body_pass(
     assert [received.connection for received in upstream.requests] == [1, 1]
 
 
+async def test_a_head_gets_no_body_from_an_upstream_that_has_one(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway('[[upstreams]]\nname = "own"\nkind = "echo"\n')
+    async with raw_client(gateway.url, KEY) as client:
+        await client.send_head("HEAD", "/v1/models/own/echo")
+        await client.read_head()
+        assert (client.status, client.headers["Content-Type"]) == (404, "application/json")
+        # The next answer begins where the last one ended.
+        await client.send_head("GET", "/health")
+        await client.read_head()
+        assert client.status == 200
+
+
 @pytest.mark.parametrize(
     ("asked", "forwarded"),
     [("gpt-4o", "gpt-4o"), ("main/org/gpt-4o", "org/gpt-4o"), ("main%2Forg%2Fgpt-4o?x=1", "org/gpt-4o?x=1")],

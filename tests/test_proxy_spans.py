@@ -349,4 +349,4 @@ async def test_what_the_metrics_say(gateway: Gateway, upstream: ScriptedUpstream
         'gateway_calls_total{outcome="4xx",upstream="none"} 1.0',
     }
     assert 'gateway_time_to_first_token_seconds_count{upstream="main"} 1.0' in lines
-    assert "gateway_spans_lost_total 0.0" in lines
+    assert "gateway_spans_dropped_total 0.0" in lines

@@ -27,13 +27,13 @@ def test_every_command_and_flag_is_in_the_readme() -> None:
         flags = set(re.findall(r"--(\w+)", usage[1]))
         assert flags == {name for name in vars(shown) if name != "command"}
     commands = set(re.findall(r"^\| `gateway (\w+)", README, re.MULTILINE))
-    assert commands == {"serve", "check", "demo"}
+    assert commands == {"serve", "check", "audit", "demo"}
 
 
 def test_every_route_is_in_the_readme() -> None:
     table = README[README.index("| route |") : README.index("Every path works")]
-    for path in re.findall(r'(?:Keyed|Open)\([^,]+, "([^"]+)"', Path(routes.__file__).read_text()):
-        shown = path.replace("{unique_id:.+}", "{unique_id}").replace("/v1/{rest:.+}", "/v1/…")
+    for path in re.findall(r'(?:Keyed|Open)\([^,]+, f?"([^"]+)"', Path(routes.__file__).read_text()):
+        shown = path.replace("{_ID}", "{unique_id}").replace("/v1/{rest:.+}", "/v1/…")
         assert shown in table, path
 
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.content import DEPTH_AT_MOST
 from gateway.core.prices import PriceList
 from gateway.core.reading import public
-from gateway.errors import InvalidSpan, MalformedBody, StoreFull
+from gateway.errors import InvalidSpan, MalformedBody, StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.recorder import Caller, Measured, Recorder
 from gateway.store.store import Store
@@ -167,7 +167,7 @@ async def test_a_write_that_the_database_turns_down(door: Door) -> None:
         *(door.recorder.create_span({"model": "m", "note": note}, CALLER) for note in ("a", "no", "b")),
         return_exceptions=True,
     )
-    assert [type(end) for end in ends] == [dict, StoreFull, dict]
+    assert [type(end) for end in ends] == [dict, StoreUnavailable, dict]
     assert (door.counted("posted_total"), door.counted("refused_total")) == (2, 1)
 
 
@@ -263,13 +263,13 @@ async def test_disable_log_keeps_numbers_and_drops_content(door: Door) -> None:
     assert b"secret words" not in b"".join(file.read_bytes() for file in door.path.parent.iterdir())
 
 
-async def test_a_span_that_the_store_has_no_room_for_is_counted_as_lost(tmp_path: Path) -> None:
+async def test_a_span_that_the_store_has_no_room_for_is_counted_as_dropped(tmp_path: Path) -> None:
     door = Door(tmp_path / "spans.db", queue_bytes=1)
     first = door.recorder.record_call("a", Measured({"model": "m"}), {}, CALLER)
     second = door.recorder.record_call("b", Measured({"model": "m"}), {}, CALLER)
     assert first is not None and second is None
     assert await first
-    assert door.counted("lost_total") == 1
+    assert door.counted("dropped_total") == 1
     await door.close()
 
 

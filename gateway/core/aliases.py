@@ -22,10 +22,10 @@ NESTED = ("respan_params", "keywordsai_params")
 PARAMS_HEADERS = ("X-Data-Respan-Params", "X-Data-Keywordsai-Params")
 
 # These come from the key and the gateway; a body never sets them.
-_OURS = frozenset({"organization_id", "organization_key_id", "organization_key_name", "environment"})
+OURS = frozenset({"organization_id", "organization_key_id", "organization_key_name", "environment"})
 # What an object holds that is a field of the span too: (its name there, the field's name).
-_OF_CUSTOMER = (("customer_identifier", "customer_identifier"), ("email", "customer_email"), ("name", "customer_name"))
-_OF_PROMPT = ("prompt_id", "prompt_name", "is_custom_prompt")
+OF_CUSTOMER = (("customer_identifier", "customer_identifier"), ("email", "customer_email"), ("name", "customer_name"))
+OF_PROMPT = ("prompt_id", "prompt_name", "is_custom_prompt")
 
 
 def merge(raw: Mapping[str, Any], header_params: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -61,17 +61,17 @@ def _layer(fields: Mapping[str, Any]) -> dict[str, Any]:
     layer = {
         name: value
         for name, value in fields.items()
-        if value is not None and name not in _OURS and name not in ALIASES and name not in NESTED
+        if value is not None and name not in OURS and name not in ALIASES and name not in NESTED
     }
     for alias, name in ALIASES.items():
         if fields.get(alias) is not None:
             layer.setdefault(name, fields[alias])
     if customer := _as_object(layer.get("customer_params")):
-        for name, promoted in _OF_CUSTOMER:
+        for name, promoted in OF_CUSTOMER:
             if customer.get(name) is not None:
                 layer[promoted] = customer[name]
     if prompt := _as_object(layer.get("prompt")):
-        for name in _OF_PROMPT:
+        for name in OF_PROMPT:
             if prompt.get(name) is not None:
                 layer.setdefault(name, prompt[name])
     return layer

@@ -17,9 +17,10 @@ SUCCESS = "success"
 class Draft:
     """A span on its way into the store.
 
-    `cost_picos` is the cost in units of 1e-12 USD. `cache_is_extra`: the prompt's count excludes cached tokens.
-    `generating_s`: for a measured stream, the seconds between its first and last generated content. `measured`: the
-    span is of a call that went through the proxy.
+    `received_at`: when it was completed. `cost_picos` is the cost in units of 1e-12 USD. `cache_is_extra`: the
+    prompt's count excludes cached tokens. `generating_s`: for a measured stream, the seconds between its first and
+    last generated content. `measured`: the span is of a call that went through the proxy. `reserved`: the call was
+    admitted by its key's limits. `counting`: tokens are counted after it is stored.
     """
 
     span: Span
@@ -27,11 +28,15 @@ class Draft:
     generating_s: float | None = None
     cache_is_extra: bool = False
     cost_picos: int | float | None = None
+    received_at: datetime | None = None
+    reserved: bool = False
+    counting: bool = False
 
 
 def complete(draft: Draft, now: datetime) -> None:
     """Everything that can be told without a tokenizer, but for cost and speed: see `price`."""
     span = draft.span
+    draft.received_at = now
     _identify(span)
     _status(span)
     _times(span, now)

@@ -14,14 +14,16 @@ _HELD_AT_MOST = 64 * 1024
 _line_end = rb"(?:\r\n|\n|\r(?!\n))"
 _event_end = re.compile(_line_end * 2)
 # Blank lines and comments in front of an event are no part of a chunk: they pass at once.
-_before_event = re.compile(rb"(?:(?::[^\r\n]*)?" + _line_end + rb")+")
+_no_field = rb"(?:(?::[^\r\n]*)?" + _line_end + rb")"
+_before_event = re.compile(_no_field + rb"+")
+# Nor is a byte order mark in front of the first.
+_before_first_event = re.compile(rb"\xef\xbb\xbf" + _no_field + rb"*|" + _no_field + rb"+")
 _done = re.compile(rb"[\r\n]data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
 _done_reach = 32
 # JSON may go on over several data lines.
 _gap = rb"(?:\s|data:)*+"
 _usage = re.compile(rb'"usage"' + _gap + rb":" + _gap + rb"\{")
-# No JSON value begins with d: that is a data line which is still coming.
-_has_choice = re.compile(rb'"choices"' + _gap + rb":" + _gap + rb"\[" + _gap + rb"[^\]\sd]")
+_has_choice = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]')
 
 
 class Gate(Protocol):
@@ -85,9 +87,11 @@ class UsageGate:
         self._sent = 0  # how many bytes of it have been passed on
         self._after_cr = False  # the last event ended in CR: an LF that follows belongs to it
         self._last_dropped = False
+        self._leading = _before_first_event
 
     def feed(self, piece: bytes) -> bytes:
         if not self._event and not self._after_cr and piece.endswith(b"\n\n") and not _usage.search(piece):
+            self._leading = _before_event
             return piece
         passed: list[bytes] = []
         if self._after_cr and piece:
@@ -100,7 +104,7 @@ class UsageGate:
         at = 0
         search_from = max(0, len(self._event) - 3)
         while True:
-            if self._sent == 0 and (leading := _before_event.match(text, at)):
+            if self._sent == 0 and (leading := self._leading.match(text, at)):
                 passed.append(text[at : leading.end()])
                 at = leading.end()
                 self._ended_at(text, at, dropped=False)
@@ -124,6 +128,7 @@ class UsageGate:
         return b"" if _is_usage_chunk(held) else held
 
     def _ended_at(self, text: bytes, at: int, *, dropped: bool) -> None:
+        self._leading = _before_event
         self._last_dropped = dropped
         self._after_cr = at == len(text) and text.endswith(b"\r")
 
@@ -139,10 +144,8 @@ class UsageGate:
 
 
 def _may_become_usage_chunk(start: bytes) -> bool:
-    if _has_choice.search(start):
-        return False
-    first = next((data for line in _data_lines(start) if (data := line.strip())), b"{")
-    return first.startswith(b"{")
+    data = b"\n".join(_data_lines(start)).lstrip()
+    return (not data or data.startswith(b"{")) and not _has_choice.search(data)
 
 
 def _is_usage_chunk(event: bytes) -> bool:

@@ -41,11 +41,15 @@ _DECODABLE = ("gzip", "deflate")
 
 
 def to_upstream(headers: Iterable[tuple[str, str]], *, streamed: bool, own: Mapping[str, str]) -> CIMultiDict[str]:
-    """The request headers that go on, and ours: the upstream's key and what its configuration adds."""
+    """The request headers that go on, and ours: the upstream's key and what its configuration adds.
+
+    Repeated ones stay repeated, all spelled like the first: of others, aiohttp sends only the last.
+    """
     sent = list(headers)
     named = _named_by_connection(sent)
+    spelled: dict[str, str] = {}
     passed = CIMultiDict(
-        (name, value)
+        (spelled.setdefault(lower, name), value)
         for name, value in sent
         if (lower := name.lower()) not in _NOT_TO_UPSTREAM
         and lower not in named

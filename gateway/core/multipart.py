@@ -24,7 +24,8 @@ class Part:
 def boundary(content_type: str) -> bytes | None:
     """The boundary that a Content-Type header names, or None if it is no multipart form."""
     message = Message()
-    message["Content-Type"] = content_type
+    # Bytes as they came: of what is no UTF-8, email takes some and fails at the rest.
+    message["Content-Type"] = content_type.encode("utf-8", "surrogateescape").decode("latin-1")
     found = message.get_param("boundary")
     if message.get_content_type() != "multipart/form-data" or not isinstance(found, str) or not found:
         return None

@@ -54,8 +54,13 @@ def _text_or_none(code: Any) -> str | None:
 
 def label(outcome: Outcome) -> str:
     """How a call ended, in few enough words for a metric."""
-    if outcome.error_code is None:
+    return label_of(outcome.status_code, failed=outcome.error_code is not None)
+
+
+def label_of(status_code: int, *, failed: bool) -> str:
+    """The same, of what its span says."""
+    if not failed:
         return "success"
-    if outcome.status_code == _CLIENT_GONE:
+    if status_code == _CLIENT_GONE:
         return "client_gone"
-    return "invalid" if outcome.status_code < 300 else f"{outcome.status_code // 100}xx"
+    return "invalid" if status_code < 300 else f"{status_code // 100}xx"

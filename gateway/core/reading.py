@@ -33,9 +33,9 @@ PAGE_CONTENT_AT_MOST = 16 * 1024 * 1024
 BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
 
 # Columns that are no fields of a span.
-_OF_THE_STORE = frozenset({"row_id", "seq", "cost_picos"})
+_OF_THE_STORE = frozenset({"row_id", "seq", "is_open", "cost_picos"})
 # Fields of the API that say nothing here yet; clients expect them to be there.
-_ALWAYS_NULL = (
+ALWAYS_NULL = (
     "period_start",
     "period_end",
     "deployment_id",
@@ -59,7 +59,7 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
     conversation = fields["log_type"] in content.CONVERSATIONS
     messages = content.prompt_messages(fields["input"]) if conversation else None
     return {
-        **dict.fromkeys(_ALWAYS_NULL),
+        **dict.fromkeys(ALWAYS_NULL),
         **extras,
         "id": fields["unique_id"],
         **fields,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gateway.core import accepted
 from gateway.core import usage as usage_fields
 from gateway.core.jsontext import is_unicode, parse_or_none
 from gateway.errors import InvalidSpan
@@ -69,11 +70,15 @@ def _identifier(value: str) -> str:
 RESERVED_IDS = frozenset({"list", "audit", "summary", "bulk", "create", "groups", "batch-update"})
 
 Text = Annotated[str, Field(strict=True)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_number), Field(ge=-(2**63), le=2**63 - 1)]
-Object = Annotated[dict[str, Any], BeforeValidator(_from_json)]
-Objects = Annotated[list[dict[str, Any]], BeforeValidator(_from_json)]
-Time = Annotated[datetime, AfterValidator(_utc)]
+Truth = Annotated[bool, accepted.TRUTH]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), accepted.NUMBER]
+Whole = Annotated[int, BeforeValidator(_number), Field(ge=-(2**63), le=2**63 - 1), accepted.WHOLE, accepted.WHOLE_SHOWN]
+Object = Annotated[dict[str, Any], BeforeValidator(_from_json), accepted.OBJECT]
+Objects = Annotated[list[dict[str, Any]], BeforeValidator(_from_json), accepted.OBJECTS]
+Time = Annotated[datetime, AfterValidator(_utc), accepted.TIME]
+Identifier = Annotated[Text, AfterValidator(_identifier), accepted.identifier(RESERVED_IDS)]
+Usage = Annotated[Object, AfterValidator(_usage), accepted.usage(usage_fields.COUNTS)]
+Format = Annotated[dict[str, Any], BeforeValidator(_format_object), accepted.OBJECT_OR_TYPE]
 
 
 class Span(BaseModel):
@@ -82,7 +87,7 @@ class Span(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     # Who and where
-    unique_id: Annotated[Text, AfterValidator(_identifier)] | None = None
+    unique_id: Identifier | None = None
     organization_id: Text | None = None
     organization_key_id: Text | None = None
     organization_key_name: Text | None = None
@@ -95,7 +100,7 @@ class Span(BaseModel):
     upstream: Text | None = None
     provider_id: Text | None = None
     log_type: Text = "chat"
-    stream: bool = False
+    stream: Truth = False
 
     # How it went
     status: Text | None = None
@@ -111,7 +116,7 @@ class Span(BaseModel):
     routing_time: Number | None = None
 
     # What it used
-    usage: Annotated[Object, AfterValidator(_usage)] | None = None
+    usage: Usage | None = None
     prompt_tokens: Whole | None = None
     completion_tokens: Whole | None = None
     total_request_tokens: Whole | None = None
@@ -140,7 +145,7 @@ class Span(BaseModel):
     span_workflow_name: Text | None = None
     metadata: Object | None = None
     properties: Object | None = None
-    positive_feedback: bool | None = None
+    positive_feedback: Truth | None = None
     note: Text | None = None
     category: Text | None = None
 
@@ -158,7 +163,7 @@ class Span(BaseModel):
     # Parameters of the call
     tools: Objects | None = None
     tool_choice: Text | Object | None = None
-    response_format: Annotated[dict[str, Any], BeforeValidator(_format_object)] | None = None
+    response_format: Format | None = None
     temperature: Number = 1.0
     top_p: Number = 1.0
     frequency_penalty: Number | None = None
@@ -167,9 +172,9 @@ class Span(BaseModel):
     stop: Text | list[Text] | None = None
     prompt_id: Text | None = None
     prompt_name: Text | None = None
-    is_custom_prompt: bool = False
+    is_custom_prompt: Truth = False
     variables: Object | None = None
-    disable_log: bool | None = None
+    disable_log: Truth | None = None
 
     @property
     def extras(self) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_COUNTS = (
+# What a usage object says by itself, as whole numbers.
+COUNTS = (
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
@@ -65,7 +66,7 @@ def read(usage: Mapping[str, Any]) -> Usage:
 
 def mistakes(usage: Mapping[str, Any]) -> list[str]:
     """The known counts in a usage object that a caller sent which are no whole numbers."""
-    return [name for name in _COUNTS if usage.get(name) is not None and count(usage[name]) is None]
+    return [name for name in COUNTS if usage.get(name) is not None and count(usage[name]) is None]
 
 
 def count(value: object) -> int | None:

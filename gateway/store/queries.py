@@ -1,10 +1,23 @@
 """Every SQL statement that reads or writes spans, each as one function on a connection."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, SPAN_COLUMNS, Values
+from gateway.core.audit import CallCount
+from gateway.core.limits import Use
+from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS, Values
+
+# What a call that was never settled is shown as.
+_INTERRUPTED = ("failed", 500, "interrupted", "The gateway ended before the call did.")
+
+
+class Entry(NamedTuple):
+    """A line of the ledger: what came in, and in which minute (as `2026-01-02T03:04`)."""
+
+    organization_id: str
+    minute: str
+    name: str
 
 
 def _marks(number: int) -> str:
@@ -12,8 +25,17 @@ def _marks(number: int) -> str:
 
 
 _INSERT_SPAN = (
-    f"INSERT INTO span (seq, {', '.join(SPAN_COLUMNS)}) VALUES ({_marks(1 + len(SPAN_COLUMNS))})"
+    f"INSERT INTO span (seq, is_call, {', '.join(SPAN_COLUMNS)}) VALUES ({_marks(2 + len(SPAN_COLUMNS))})"
     " ON CONFLICT (organization_id, unique_id) DO NOTHING"
+)
+_INSERT_OPEN = (
+    f"INSERT INTO span (seq, is_call, is_open, boot_id, {', '.join(OPEN_COLUMNS)})"
+    f" VALUES (?, 1, 1, ?, {_marks(len(OPEN_COLUMNS))}) ON CONFLICT (organization_id, unique_id) DO NOTHING"
+)
+# Only what was opened and never settled; an interrupted call may still be settled by a process that lives on.
+_SETTLE = (
+    f"UPDATE span SET seq = ?, is_open = 0, boot_id = NULL, {', '.join(f'{name} = ?' for name in SPAN_COLUMNS)}"
+    " WHERE organization_id = ? AND unique_id = ? AND boot_id IS NOT NULL RETURNING id"
 )
 _INSERT_CONTENT = (
     f"INSERT INTO content (span_id, {', '.join(CONTENT_COLUMNS)}) VALUES ({_marks(1 + len(CONTENT_COLUMNS))})"
@@ -24,18 +46,126 @@ _UPDATE_COUNTS = (
 )
 
 
-def insert_span(db: sqlite3.Connection, seq: int, span: Values, content: Values) -> bool:
+def insert_span(db: sqlite3.Connection, seq: int, span: Values, content: Values, *, is_call: bool = False) -> bool:
     """Stores a span; False if the organization has one with this unique_id already."""
-    cursor = db.execute(_INSERT_SPAN, (seq, *span))
+    cursor = db.execute(_INSERT_SPAN, (seq, is_call, *span))
     if cursor.rowcount == 0:
         return False
     db.execute(_INSERT_CONTENT, (cursor.lastrowid, *content))
     return True
 
 
+def open_call(db: sqlite3.Connection, seq: int, boot_id: str, values: Values) -> bool:
+    """Stores the open row of a call that is under way."""
+    return db.execute(_INSERT_OPEN, (seq, boot_id, *values)).rowcount > 0
+
+
+def settle_call(db: sqlite3.Connection, seq: int, span: Values, content: Values) -> bool:
+    """Puts the span of a call in the place of its open row; False if there is none."""
+    organization_id, unique_id, *_ = span
+    row = db.execute(_SETTLE, (seq, *span, organization_id, unique_id)).fetchone()
+    if row is None:
+        return False
+    db.execute(_INSERT_CONTENT, (row[0], *content))
+    return True
+
+
+def boots_with_open_calls(db: sqlite3.Connection) -> list[str]:
+    """The processes that have not settled all of their calls."""
+    return [boot_id for (boot_id,) in db.execute("SELECT DISTINCT boot_id FROM span WHERE is_open = 1")]
+
+
+def open_calls(db: sqlite3.Connection, boot_id: str) -> list[int]:
+    """The rows that a process has open."""
+    return [row_id for (row_id,) in db.execute("SELECT id FROM span WHERE is_open = 1 AND boot_id = ?", (boot_id,))]
+
+
+def interrupt_call(db: sqlite3.Connection, seq: int, row_id: int) -> None:
+    """Closes an open row whose process has ended."""
+    db.execute(
+        "UPDATE span SET seq = ?, is_open = 0, status = ?, status_code = ?, error_code = ?, error_message = ?"
+        " WHERE id = ?",
+        (seq, *_INTERRUPTED, row_id),
+    )
+
+
 def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique_id: str, values: Values) -> bool:
     """Puts late counts in; False if the span is gone."""
     return db.execute(_UPDATE_COUNTS, (seq, *values, organization_id, unique_id)).rowcount > 0
+
+
+def use_of_key(
+    db: sqlite3.Connection, organization_id: str, key_name: str, *, since_second: int, since_day: str
+) -> Use:
+    """What a key has used: calls admitted after a Unix second, calls under way, spending from a day on."""
+    key = (organization_id, key_name)
+    db.execute("DELETE FROM admission WHERE organization_id = ? AND key_name = ? AND second <= ?", (*key, since_second))
+    admitted = db.execute(
+        "SELECT second, number FROM admission WHERE organization_id = ? AND key_name = ? ORDER BY second", key
+    ).fetchall()
+    running, reserved = db.execute(
+        "SELECT coalesce(sum(running), 0), coalesce(sum(picos), 0) FROM reservation"
+        " WHERE organization_id = ? AND key_name = ?",
+        key,
+    ).fetchone()
+    (spent,) = db.execute(
+        "SELECT coalesce(sum(picos), 0) FROM spending WHERE organization_id = ? AND key_name = ? AND day >= ?",
+        (*key, since_day),
+    ).fetchone()
+    return Use(admitted, running, reserved, spent)
+
+
+def reserve(
+    db: sqlite3.Connection,
+    unique_id: str,
+    organization_id: str,
+    key_name: str,
+    *,
+    boot_id: str,
+    second: int,
+    day: str,
+    picos: int,
+) -> None:
+    """Counts a call that was admitted, and keeps what it may cost."""
+    db.execute(
+        "INSERT INTO admission VALUES (?, ?, ?, 1)"
+        " ON CONFLICT (organization_id, key_name, second) DO UPDATE SET number = number + 1",
+        (organization_id, key_name, second),
+    )
+    db.execute(
+        "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, 1, ?)",
+        (unique_id, organization_id, key_name, boot_id, day, picos),
+    )
+
+
+def stop_running(db: sqlite3.Connection, unique_id: str) -> None:
+    """Says that a call has ended whose cost is not known yet."""
+    db.execute("UPDATE reservation SET running = 0 WHERE unique_id = ?", (unique_id,))
+
+
+def release(db: sqlite3.Connection, unique_id: str, cost_picos: int | None) -> None:
+    """Gives back what a call had reserved, and adds what it cost to its key's spending; None: what was reserved."""
+    row = db.execute(
+        "DELETE FROM reservation WHERE unique_id = ? RETURNING organization_id, key_name, day, picos", (unique_id,)
+    ).fetchone()
+    if row is None:
+        return
+    *of_key_and_day, reserved = row
+    db.execute(
+        "INSERT INTO spending VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (organization_id, key_name, day) DO UPDATE SET picos = picos + excluded.picos",
+        (*of_key_and_day, reserved if cost_picos is None else cost_picos),
+    )
+
+
+def boots_with_reservations(db: sqlite3.Connection) -> list[str]:
+    """The processes whose calls hold something reserved."""
+    return [boot_id for (boot_id,) in db.execute("SELECT DISTINCT boot_id FROM reservation")]
+
+
+def give_back(db: sqlite3.Connection, boot_id: str) -> None:
+    """Gives back what the calls of a process had reserved."""
+    db.execute("DELETE FROM reservation WHERE boot_id = ?", (boot_id,))
 
 
 def take_seq(db: sqlite3.Connection) -> int:
@@ -46,6 +176,46 @@ def take_seq(db: sqlite3.Connection) -> int:
 def give_seq(db: sqlite3.Connection, seq: int) -> None:
     """Says that places up to `seq` are given away."""
     db.execute("UPDATE journal SET seq = ?", (seq,))
+
+
+def add_to_ledger(db: sqlite3.Connection, entries: Mapping[Entry, int]) -> None:
+    """Adds numbers to lines of the ledger."""
+    db.executemany(
+        "INSERT INTO ledger (organization_id, minute, entry, number) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (organization_id, minute, entry) DO UPDATE SET number = number + excluded.number",
+        [(*entry, number) for entry, number in entries.items()],
+    )
+
+
+def audited_organizations(db: sqlite3.Connection) -> list[str]:
+    """Every organization that sent anything."""
+    return [found for (found,) in db.execute("SELECT DISTINCT organization_id FROM ledger ORDER BY 1")]
+
+
+def ledger_sums(db: sqlite3.Connection, organization_id: str, start: str, end: str) -> dict[str, int]:
+    """The ledger's numbers by entry, of the minutes from `start` up to, but without, `end`."""
+    return dict(
+        db.execute(
+            "SELECT entry, sum(number) FROM ledger WHERE organization_id = ? AND minute >= ? AND minute < ?"
+            " GROUP BY entry",
+            (organization_id, start, end),
+        ).fetchall()
+    )
+
+
+def call_counts(db: sqlite3.Connection, organization_id: str, start: str, end: str) -> list[CallCount]:
+    """How many calls that began from `start` up to `end` there are, by how they stand."""
+    # A call ends after it began, so that the index by time serves here too.
+    rows = db.execute(
+        "SELECT is_open, boot_id IS NOT NULL, status = 'failed', status_code, count(*) FROM span"
+        " WHERE organization_id = ? AND timestamp >= ? AND is_call = 1 AND start_time >= ? AND start_time < ?"
+        " GROUP BY 1, 2, 3, 4",
+        (organization_id, start, start, end),
+    )
+    return [
+        CallCount(bool(is_open), bool(has_boot) and not is_open, bool(failed), status_code, number)
+        for is_open, has_boot, failed, status_code, number in rows
+    ]
 
 
 def find_span(db: sqlite3.Connection, organization_id: str, unique_id: str) -> dict[str, Any] | None:

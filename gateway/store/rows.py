@@ -1,10 +1,12 @@
 """A span as rows of the database."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
 from gateway.core.reading import JSON_COLUMNS, stored_time
+from gateway.core.span import Span
 
 SPAN_COLUMNS = (
     "organization_id",
@@ -83,6 +85,31 @@ CONTENT_COLUMNS = (
     "variables",
     "extras",
 )
+# What an open row says of a call that is under way.
+OPEN_COLUMNS = (
+    "organization_id",
+    "unique_id",
+    "organization_key_id",
+    "organization_key_name",
+    "environment",
+    "log_method",
+    "model",
+    "upstream",
+    "log_type",
+    "stream",
+    "status",
+    "status_code",
+    "start_time",
+    "timestamp",
+    "trace_unique_id",
+    "trace_group_identifier",
+    "span_unique_id",
+    "span_parent_id",
+    "span_name",
+    "is_custom_prompt",
+    "temperature",
+    "top_p",
+)
 # The columns that a late count of tokens changes.
 COUNTED_COLUMNS = (
     "status",
@@ -107,6 +134,11 @@ def content_values(draft: Draft) -> Values:
     return _values(draft, CONTENT_COLUMNS)
 
 
+def open_values(fields: Mapping[str, Any]) -> Values:
+    """The values of OPEN_COLUMNS."""
+    return tuple(_stored(name, fields.get(name)) for name in OPEN_COLUMNS)
+
+
 def counted_values(draft: Draft) -> Values:
     """The values of COUNTED_COLUMNS."""
     return _values(draft, COUNTED_COLUMNS)
@@ -118,15 +150,16 @@ def size(values: Values) -> int:
 
 
 def _values(draft: Draft, columns: tuple[str, ...]) -> Values:
-    return tuple(_value(draft, name) for name in columns)
+    return tuple(draft.cost_picos if name == "cost_picos" else _value(draft.span, name) for name in columns)
 
 
-def _value(draft: Draft, name: str) -> Any:
-    if name == "cost_picos":
-        return draft.cost_picos
+def _value(span: Span, name: str) -> Any:
     if name == "extras":
-        return dump(draft.span.extras) if draft.span.extras else None
-    value = getattr(draft.span, name)
+        return dump(span.extras) if span.extras else None
+    return _stored(name, getattr(span, name))
+
+
+def _stored(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name in _JSON:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from gateway.errors import StoreError
 
 _BUSY_TIMEOUT_S = 5.0
+_PAUSE_S = 0.01
 
 
 def create(path: Path) -> None:
@@ -20,7 +22,7 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         db = connect(path)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            _log_ahead(db)
             _migrate(db, path)
         finally:
             db.close()
@@ -28,31 +30,83 @@ def create(path: Path) -> None:
         raise StoreError(f"The database {path} cannot be used: {error}.") from error
 
 
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Switches to the write-ahead log. For that SQLite does not wait while another process does the same."""
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE_S)
+
+
+class FileMoved(Exception):
+    """The file at the database's path is not the one that is open."""
+
+
+# The database, its write-ahead log and the log's index: device and inode of each, None where there is no such file.
+Identity = tuple[tuple[int, int] | None, ...]
+SUFFIXES = ("", "-wal", "-shm")
+
+
+def identity(path: Path) -> Identity:
+    """Which files are at the database's path now. Raises OSError."""
+    return tuple(_inode(f"{path}{suffix}") for suffix in SUFFIXES)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked for with each commit, and a Path costs more than the call
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode: transactions are begun by hand."""
-    return sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    """A connection in autocommit mode: transactions are begun by hand. It makes no file."""
+    return _connected(path, "rw")
 
 
-def connect_writer(path: Path, *, synchronous: str) -> sqlite3.Connection:
-    """The connection that spans are written on; it leaves checkpoints to others."""
+def connect_writer(path: Path, *, synchronous: str) -> tuple[sqlite3.Connection, Identity]:
+    """The connection that spans are written on, which leaves checkpoints to others, and the files that it has open.
+
+    Raises sqlite3.Error, OSError and FileMoved.
+    """
+    before = _inode(str(path))
     db = connect(path)
-    db.execute(f"PRAGMA synchronous = {synchronous}")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
-    db.execute("PRAGMA foreign_keys = ON")
-    return db
+    try:
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA foreign_keys = ON")
+        # SQLite opens its files at the first access.
+        db.execute("SELECT seq FROM journal").fetchone()
+        opened = identity(path)
+        if opened[0] != before:
+            raise FileMoved
+    except BaseException:
+        db.close()
+        raise
+    return db, opened
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
-    db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro",
+    db = _connected(path, "ro")
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
         uri=True,
         timeout=_BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
-    db.row_factory = sqlite3.Row
-    return db
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -65,10 +119,12 @@ def migrations() -> list[tuple[int, str]]:
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     steps = migrations()
     newest = steps[-1][0]
+    if _version(db) == newest:
+        return
     # The lock comes first: several processes may start at once.
     db.execute("BEGIN IMMEDIATE")
     try:
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        version = _version(db)
         if version > newest:
             raise StoreError(
                 f"The database {path} was written by a newer gateway (schema {version}, this one knows {newest}): "
@@ -83,6 +139,10 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _statements(sql: str) -> list[str]:

@@ -1,59 +1,209 @@
 """The store as the rest of the gateway sees it."""
 
 import asyncio
+import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.core.complete import Draft
-from gateway.errors import StoreFull
-from gateway.store import queries, rows, sqlite
+from gateway.core import audit
+from gateway.core import limits as limiting
+from gateway.core.audit import Audit
+from gateway.core.complete import FAILED, Draft
+from gateway.core.limits import KeyLimits, Refusal
+from gateway.core.reading import stored_time
+from gateway.errors import StoreError, StoreFull, StoreUnavailable
+from gateway.store import boots, queries, rows, sqlite
+from gateway.store.batch import Batch, Write
+from gateway.store.queries import Entry
 from gateway.store.writer import Writer
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+# What a call's open row is known by until it is settled.
+Opened = Write
 Row = dict[str, Any]
 
 _READERS = 2
+_PROBE_BYTES = 100
+_ADMISSION_BYTES = 500
+# How long a start waits for the rows of earlier processes to be closed.
+_RECOVER_WITHIN_S = 1.0
+_FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
+
+
+@dataclass(slots=True)
+class Admission:
+    """Whether a call fits its key's limits: known once `done` is, None if it does."""
+
+    done: asyncio.Future[bool]
+    refusal: Refusal | None = None
 
 
 class Store:
     """Spans in one SQLite file. Writes end with their commit; reads see whatever is committed."""
 
     def __init__(
-        self, path: Path, *, synchronous: str, queue_bytes: int, on_waiting: Callable[[int], None] = lambda size: None
+        self,
+        path: Path,
+        *,
+        synchronous: str,
+        queue_bytes: int,
+        shared: bool = False,
+        on_waiting: Callable[[int], None] = lambda size: None,
+        on_trouble: Callable[[], None] = lambda: None,
     ) -> None:
-        """Makes the file if it is not there. `on_waiting` is told how many bytes wait, whenever that changes.
+        """Makes the file if it is not there. `shared`: other workers write to it too. `on_waiting` is told how many
+        bytes wait, whenever that changes; `on_trouble` of each commit that failed, in the writer's thread.
 
         Must be called on the event loop. Raises StoreError.
         """
         sqlite.create(path)
         self._path = path
-        self._writer = Writer(path, synchronous=synchronous, queue_bytes=queue_bytes, on_waiting=on_waiting)
+        try:
+            self._boot = boots.Boot(path)
+        except OSError as error:
+            raise StoreError(f"No lock file can be made beside the database {path}: {error.strerror}.") from error
+        self._writer = Writer(
+            path,
+            self._boot,
+            synchronous=synchronous,
+            queue_bytes=queue_bytes,
+            shared=shared,
+            on_waiting=on_waiting,
+            on_trouble=on_trouble,
+        )
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="span-reader")
         self._of_thread = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._probe: asyncio.Future[bool] | None = None
+        self._interrupting = self._writer.put(self._interrupt, 0).done
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store takes nothing just now; None while it does."""
+        return self._writer.trouble
 
     def oldest_wait_s(self) -> float:
-        """Seconds that the write at the head of the queue has waited."""
+        """Seconds that the write which waits longest has waited."""
         return self._writer.oldest_wait_s()
 
+    async def recover(self) -> None:
+        """Closes the rows that processes before this one left open; goes on by itself if that takes long."""
+        await asyncio.wait([self._interrupting], timeout=_RECOVER_WITHIN_S)
+
     def insert(self, draft: Draft) -> asyncio.Future[bool]:
-        """Queues a new span; the future ends with its commit, False if there is one of this id. Raises StoreFull."""
+        """Queues a posted span; the future ends with its commit, False if there is one of this id.
+
+        Raises StoreUnavailable, as the future may.
+        """
         span, content = rows.span_values(draft), rows.content_values(draft)
-        return self._writer.put(
-            lambda db, seq: queries.insert_span(db, seq, span, content), rows.size(span) + rows.size(content)
-        )
+        posted = _entry(draft, draft.received_at, audit.POSTED)
+
+        def apply(batch: Batch) -> bool:
+            is_new = queries.insert_span(batch.db, batch.next_seq(), span, content)
+            batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
+            return is_new
+
+        return self._writer.put(apply, rows.size(span) + rows.size(content), patient=False).done
+
+    def admit(
+        self, unique_id: str, organization_id: str, key_name: str, limits: KeyLimits, reserve: int, now: datetime
+    ) -> Admission:
+        """Queues the question whether a call that may cost `reserve` (1e-12 USD) fits, and its reservation.
+
+        The reservation lasts until a draft that is `reserved` is settled, or dropped. Raises StoreFull.
+        """
+        second = int(now.timestamp())
+        since_day, _ = limiting.period(limits.budget_period, now)
+
+        def apply(batch: Batch) -> bool:
+            use = queries.use_of_key(
+                batch.db,
+                organization_id,
+                key_name,
+                since_second=second - limiting.WINDOW_S,
+                since_day=since_day.isoformat(),
+            )
+            admission.refusal = limiting.judged(limits, use, reserve, now)
+            if admission.refusal is None:
+                queries.reserve(
+                    batch.db,
+                    unique_id,
+                    organization_id,
+                    key_name,
+                    boot_id=self._boot.id,
+                    second=second,
+                    day=now.date().isoformat(),
+                    picos=reserve,
+                )
+            return admission.refusal is None
+
+        admission = Admission(self._writer.put(apply, _ADMISSION_BYTES).done)
+        return admission
+
+    def open(self, fields: Mapping[str, Any]) -> Opened | None:
+        """Queues the open row of a call that is being forwarded. None where the queue is full: it gets none then."""
+        values = rows.open_values(fields)
+        accepted = Entry(fields["organization_id"], _minute(fields["start_time"]), audit.ACCEPTED)
+
+        def apply(batch: Batch) -> bool:
+            batch.count(accepted)
+            return queries.open_call(batch.db, batch.next_seq(), self._boot.id, values)
+
+        try:
+            return self._writer.put(apply, rows.size(values))
+        except StoreFull:
+            return None
+
+    def settle(self, draft: Draft, opened: Opened | None, *, force: bool = False) -> asyncio.Future[bool]:
+        """Queues the span of a call, in the place of its open row if it has one. Raises StoreFull, but with `force`
+        not, which is for calls that have an open row."""
+        span, content = rows.span_values(draft), rows.content_values(draft)
+        accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED)
+
+        def apply(batch: Batch) -> bool:
+            _end_reservation(batch.db, draft)
+            seq = batch.next_seq()
+            if queries.settle_call(batch.db, seq, span, content):
+                return True
+            batch.count(accepted)
+            return queries.insert_span(batch.db, seq, span, content, is_call=True)
+
+        size = rows.size(span) + rows.size(content)
+        return self._writer.put(apply, size, force=force, instead_of=opened).done
+
+    def drop(self, draft: Draft) -> None:
+        """Counts a call whose span finds no room and that has no open row."""
+        accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED)
+        self._writer.note(accepted, accepted._replace(name=audit.DROPPED))
+        if draft.reserved:
+            draft.counting = False
+            self._writer.put(lambda batch: _end_reservation(batch.db, draft), _ADMISSION_BYTES, force=True)
+
+    def refuse(self, organization_id: str, at: datetime) -> None:
+        """Counts a posted span that was turned down."""
+        self._writer.note(Entry(organization_id, _minute(at), audit.REFUSED))
 
     def update_counts(self, draft: Draft) -> asyncio.Future[bool]:
         """Queues the late counts of a stored span. Raises StoreFull."""
         values = rows.counted_values(draft)
         organization_id, unique_id = str(draft.span.organization_id), str(draft.span.unique_id)
-        return self._writer.put(
-            lambda db, seq: queries.update_counts(db, seq, organization_id, unique_id, values), rows.size(values)
-        )
+
+        draft.counting = False
+
+        def apply(batch: Batch) -> bool:
+            _end_reservation(batch.db, draft)
+            return queries.update_counts(batch.db, batch.next_seq(), organization_id, unique_id, values)
+
+        return self._writer.put(apply, rows.size(values), force=draft.reserved).done
 
     async def find(self, organization_id: str, unique_id: str, shape: Callable[[Row], T]) -> T | None:
         """One stored span: a row of the view `spans`, as `shape` makes it. That runs in the reader's thread, so that
@@ -77,16 +227,18 @@ class Store:
         """Stored spans, newest first, as `shape` makes them of the rows of the view `spans`; see `find`."""
         return await self._read(lambda db: shape(queries.newest_spans(db, organization_id, conditions, limit, offset)))
 
+    async def audit(self, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
+        """What an organization sent in whole minutes, beside what is stored of it."""
+        return await self._read(lambda db: audited(db, organization_id, start, end))
+
     async def is_ready(self, within_s: float) -> bool:
         """Whether a write goes through now, and none has waited longer than `within_s` seconds."""
-        if self.oldest_wait_s() > within_s:
+        if self.trouble is not None or self.oldest_wait_s() > within_s:
             return False
-        try:
-            probe = self._writer.put(lambda db, seq: True, 0)
-            await asyncio.wait_for(probe, within_s)
-        except (TimeoutError, sqlite3.Error, StoreFull):
-            return False
-        return True
+        if self._probe is None or self._probe.done():
+            self._probe = self._writer.put(lambda batch: True, _PROBE_BYTES, force=True).done
+        await asyncio.wait([self._probe], timeout=within_s)
+        return self._probe.done() and self._probe.exception() is None
 
     async def close(self) -> None:
         """Commits what waits and lets go of the file."""
@@ -95,14 +247,88 @@ class Store:
         for connection in self._connections:
             connection.close()
         await self._writer.close()
+        self._boot.end()
+
+    def _interrupt(self, batch: Batch) -> bool:
+        """Closes the open rows of processes that have ended, and gives back what their calls had reserved."""
+        for boot_id in {*queries.boots_with_open_calls(batch.db), *queries.boots_with_reservations(batch.db)}:
+            if boot_id == self._boot.id or boots.is_alive(self._path, boot_id):
+                continue
+            queries.give_back(batch.db, boot_id)
+            for row_id in queries.open_calls(batch.db, boot_id):
+                queries.interrupt_call(batch.db, batch.next_seq(), row_id)
+        for boot_id in boots.others(self._path, self._boot):
+            if not boots.is_alive(self._path, boot_id):
+                boots.forget(self._path, boot_id)
+        return True
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, query)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, query)
+        except sqlite3.Error as error:
+            log.warning("The store cannot be read: %s", error)
+            raise StoreUnavailable("The store cannot be read for now; see the gateway's log.") from error
 
     def _with_connection(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+        file = sqlite.identity(self._path)
+        # Where the file is gone for now, what is open of it is still the best there is.
+        if connection is not None and file[0] is not None and file != self._of_thread.file:
+            self._connections.remove(connection)
+            connection.close()
+            connection = None
         if connection is None:
             connection = sqlite.connect_reader(self._path)
-            self._of_thread.connection = connection
             self._connections.append(connection)
+            self._of_thread.connection, self._of_thread.file = connection, file
         return query(connection)
+
+
+def audits(path: Path, start: datetime | None, end: datetime | None) -> dict[str, Audit]:
+    """The audit of every organization, read from the file alone, whether a gateway runs on it or not.
+
+    Raises StoreError.
+    """
+    try:
+        with closing(sqlite.connect_reader(path)) as db:
+            return {found: audited(db, found, start, end) for found in queries.audited_organizations(db)}
+    except sqlite3.Error as error:
+        raise StoreError(f"The database {path} cannot be read: {error}.") from error
+
+
+def audited(db: sqlite3.Connection, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
+    """The audit of one organization, of one moment."""
+    from_minute = _FIRST_MINUTE if start is None else _minute(start)
+    to_minute = _LAST_MINUTE if end is None else _minute(end)
+    db.execute("BEGIN")
+    try:
+        ledger = queries.ledger_sums(db, organization_id, from_minute, to_minute)
+        calls = queries.call_counts(db, organization_id, from_minute, to_minute)
+    finally:
+        db.execute("COMMIT")
+    return audit.audit(ledger, calls)
+
+
+def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:
+    """Of a call whose key has limits: it runs no more, and costs what it costs once that is known."""
+    if not draft.reserved:
+        return False
+    unique_id = str(draft.span.unique_id)
+    if draft.counting:
+        queries.stop_running(db, unique_id)
+    elif draft.cost_picos is not None:
+        queries.release(db, unique_id, int(draft.cost_picos))
+    else:
+        # What failed is given back; what was answered and has no known cost is taken to cost what it might.
+        queries.release(db, unique_id, 0 if draft.span.status == FAILED else None)
+    return True
+
+
+def _entry(draft: Draft, at: datetime | None, name: str) -> Entry:
+    at = at or draft.span.timestamp
+    assert at is not None, "a span that is complete has a timestamp"
+    return Entry(str(draft.span.organization_id), _minute(at), name)
+
+
+def _minute(time: datetime) -> str:
+    return stored_time(time)[: len("2026-01-02T03:04")]

@@ -10,35 +10,22 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway.errors import StoreFull
-from gateway.store import queries, sqlite
+from gateway.errors import StoreFull, StoreUnavailable
+from gateway.store import boots, rescue, sqlite
+from gateway.store.batch import Apply, Batch, Write, commit
+from gateway.store.queries import Entry
 
 log = logging.getLogger(__name__)
-
-# A write gets the connection and its place in the journal, and says whether it changed anything.
-Apply = Callable[[sqlite3.Connection, int], bool]
 
 _BATCH_AT_MOST = 2000
 _RETRY_FIRST_S = 0.02
 _RETRY_AT_MOST_S = 1.0
 _CHECKPOINT_EVERY_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(slots=True, eq=False)
-class Write:
-    """One change that waits for its commit. `size`: about how many bytes it holds while it waits."""
-
-    apply: Apply
-    size: int
-    queued_at: float
-    done: asyncio.Future[bool]
-    result: bool = False
-    error: Exception | None = field(default=None)
+_NOTES_BYTES = 1000
 
 
 class Writer:
@@ -47,49 +34,103 @@ class Writer:
     def __init__(
         self,
         path: Path,
+        boot: boots.Boot,
         *,
         synchronous: str,
         queue_bytes: int,
-        on_waiting: Callable[[int], None],
+        shared: bool = False,
+        on_waiting: Callable[[int], None] = lambda size: None,
+        on_trouble: Callable[[], None] = lambda: None,
         give_up_s: float = 10.0,
     ) -> None:
+        """`shared`: other processes write to the database too. `on_waiting` is told how many bytes wait, `on_trouble`
+        of each commit that failed (in the writer's thread)."""
         self._path = path
+        self._boot = boot
         self._synchronous = synchronous
         self._queue_bytes = queue_bytes
+        self._shared = shared
         self._on_waiting = on_waiting
+        self._on_trouble = on_trouble
         self._give_up_s = give_up_s
         self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
-        self._waiting: deque[Write] = deque()
+        self._waiting: dict[Write, None] = {}
+        self._waiting_bytes = 0
+        self._notes: Counter[Entry] = Counter()
+        self._noting: asyncio.Future[bool] | None = None
+        self._trouble: str | None = None
+        self._refusing = False
+        self._db: sqlite3.Connection | None = None
+        self._opened: sqlite.Identity = ()
+        self._stopping = False
         self._closing = threading.Event()
         self._checkpoint = threading.Event()
-        self._waiting_bytes = 0
+        # Held while a connection other than the writer's may be the last on its file: that one deletes the log.
+        self._file_lock = threading.Lock()
         self._uncheckpointed = 0
         self._thread = threading.Thread(target=self._run, name="span-writer", daemon=True)
         self._checkpointer = threading.Thread(target=self._run_checkpoints, name="span-checkpoints", daemon=True)
         self._thread.start()
         self._checkpointer.start()
 
-    def put(self, apply: Apply, size: int) -> asyncio.Future[bool]:
-        """Queues a write; the future ends when it is committed. Raises StoreFull."""
-        if self._waiting_bytes + size > self._queue_bytes and self._waiting:
+    @property
+    def trouble(self) -> str | None:
+        """Why the last commit failed, until one succeeds."""
+        return self._trouble
+
+    def put(
+        self, apply: Apply, size: int, *, patient: bool = True, force: bool = False, instead_of: Write | None = None
+    ) -> Write:
+        """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
+
+        `force`: also where the queue is full; for the few that must not be lost, and are small.
+        """
+        if self._refusing and not patient:
+            raise _moved()
+        if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
-        write = Write(apply, size, time.monotonic(), self._loop.create_future())
+        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, instead_of)
         # A failed write whose asker has gone is no unhandled error.
         write.done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._waiting_bytes += size
-        self._waiting.append(write)
+        self._waiting[write] = None
         self._queue.put(write)
         self._on_waiting(self._waiting_bytes)
-        return write.done
+        return write
+
+    def note(self, *entries: Entry) -> None:
+        """Counts in the ledger what leaves no row, all at once. However many they are, they wait as sums."""
+        self._notes.update(entries)
+        if self._noting is None:
+            self._write_notes()
+
+    def _write_notes(self) -> None:
+        taken, self._notes = self._notes, Counter()
+
+        def apply(batch: Batch) -> bool:
+            for entry, number in taken.items():
+                batch.count(entry, number)
+            return True
+
+        self._noting = self.put(apply, _NOTES_BYTES, force=True).done
+        self._noting.add_done_callback(self._notes_written)
+
+    def _notes_written(self, _: object) -> None:
+        self._noting = None
+        if self._notes and not self._closing.is_set():
+            self._write_notes()
 
     def oldest_wait_s(self) -> float:
-        """How long the write at the head of the queue has waited; 0 when nothing waits."""
-        return time.monotonic() - self._waiting[0].queued_at if self._waiting else 0.0
+        """How long the write that waits longest has waited; 0 when nothing waits."""
+        oldest = next(iter(self._waiting), None)
+        return time.monotonic() - oldest.queued_at if oldest else 0.0
 
     async def close(self) -> None:
         """Commits everything that waits, then stops. Gives up on a broken store after `give_up_s` seconds."""
+        while self._noting is not None and self._notes and self._trouble is None:
+            await asyncio.wait([self._noting])
         self._give_up_at = time.monotonic() + self._give_up_s
         self._closing.set()
         self._queue.put(None)
@@ -100,52 +141,99 @@ class Writer:
     # From here on: the writer's thread.
 
     def _run(self) -> None:
-        db: sqlite3.Connection | None = None
-        stopping = False
-        while not stopping:
-            batch, stopping = self._take()
-            if batch:
-                db = self._commit(db, batch)
-        if db is not None:
-            db.close()
+        while not self._stopping:
+            if batch := self._take(_BATCH_AT_MOST):
+                self._commit(batch)
+        if self._db is not None:
+            self._db.close()
 
-    def _take(self) -> tuple[list[Write], bool]:
+    def _take(self, at_most: float, *, wait: bool = True) -> list[Write]:
         batch: list[Write] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) >= _BATCH_AT_MOST:
-                return batch, False
+        while len(batch) < at_most and not self._stopping:
             try:
-                item = self._queue.get_nowait()
+                item = self._queue.get(block=wait and not batch)
             except queue.Empty:
-                return batch, False
-        return batch, True
+                break
+            if item is None:
+                self._stopping = True
+            else:
+                batch.append(item)
+        return batch
 
-    def _commit(self, db: sqlite3.Connection | None, batch: list[Write]) -> sqlite3.Connection | None:
+    def _commit(self, batch: list[Write]) -> None:
         """Commits the batch, however long the store needs for it, and answers."""
         pause = _RETRY_FIRST_S
         while True:
+            trouble: Exception
             try:
-                db = db or sqlite.connect_writer(self._path, synchronous=self._synchronous)
-                _apply(db, batch)
+                self._store(batch)
                 break
-            except sqlite3.Error as error:
-                if time.monotonic() > self._give_up_at:
-                    log.error("%d spans could not be stored: %s", len(batch), error)
-                    for write in batch:
-                        write.error = error
-                    break
-                if pause == _RETRY_FIRST_S:
-                    log.warning("The store does not take spans, %d wait: %s", len(batch), error)
-                time.sleep(pause)
-                pause = min(pause * 2, _RETRY_AT_MOST_S)
+            except sqlite.FileMoved:
+                trouble = _moved()
+                batch = self._refuse(batch, trouble)
+            except (sqlite3.Error, OSError) as error:
+                trouble = error
+            self._on_trouble()
+            if self._trouble is None:
+                log.warning("The store takes no spans, %d wait: %s", len(batch), trouble)
+            self._trouble = str(trouble)
+            if time.monotonic() > self._give_up_at:
+                log.error("%d changes could not be stored: %s", len(batch), trouble)
+                for write in batch:
+                    write.error = trouble
+                self._hand_back(batch)
+                return
+            time.sleep(pause)
+            pause = min(pause * 2, _RETRY_AT_MOST_S)
+        if self._trouble is not None:
+            log.warning("The store takes spans again.")
+        self._trouble, self._refusing = None, False
         self._checkpoint_after(sum(write.size for write in batch))
+        self._hand_back(batch)
+
+    def _store(self, batch: list[Write]) -> None:
+        """One transaction on the file that is at the path. Raises FileMoved, sqlite3.Error and OSError."""
+        while True:
+            if self._db is None:
+                self._db, self._opened = sqlite.connect_writer(self._path, synchronous=self._synchronous)
+            try:
+                commit(self._db, batch, self._check_file)
+                return
+            except sqlite.FileMoved:
+                # Others have the old file open as well, and would go on with it.
+                if self._shared or self._has_neighbours():
+                    raise
+            self._bring_back(self._db)
+
+    def _check_file(self) -> None:
+        if sqlite.identity(self._path) != self._opened:
+            raise sqlite.FileMoved
+
+    def _has_neighbours(self) -> bool:
+        return any(boots.is_alive(self._path, other) for other in boots.others(self._path, self._boot))
+
+    def _bring_back(self, db: sqlite3.Connection) -> None:
+        with self._file_lock:
+            rescue.copy_back(db, self._opened, self._path)
+            self._db = None
+        self._boot.renew()
+        log.error("The database %s was moved or deleted while in use; it has been written back.", self._path)
+
+    def _refuse(self, batch: list[Write], trouble: Exception) -> list[Write]:
+        """Tells those who can be told that their write will not be stored; gives the others."""
+        self._refusing = True
+        batch = batch + self._take(math.inf, wait=False)
+        refused = [write for write in batch if not write.patient]
+        for write in refused:
+            write.error = trouble
+        self._hand_back(refused)
+        return [write for write in batch if write.patient]
+
+    def _hand_back(self, writes: Sequence[Write]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._answer, batch)
+            self._loop.call_soon_threadsafe(self._answer, writes)
         except RuntimeError:  # the loop has been closed
-            log.debug("%d spans were committed after the end of the event loop", len(batch))
-        return db
+            log.debug("%d writes ended after the event loop", len(writes))
 
     def _checkpoint_after(self, size: int) -> None:
         self._uncheckpointed += size
@@ -159,11 +247,12 @@ class Writer:
             self._checkpoint.wait()
             self._checkpoint.clear()
             try:
-                db = sqlite.connect(self._path)
-                try:
-                    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                finally:
-                    db.close()
+                with self._file_lock:
+                    db = sqlite.connect(self._path)
+                    try:
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    finally:
+                        db.close()
             except sqlite3.Error as error:
                 log.warning("The write-ahead log could not be checkpointed: %s", error)
             if self._closing.is_set() and not self._thread.is_alive():
@@ -171,9 +260,9 @@ class Writer:
 
     # Back on the event loop.
 
-    def _answer(self, batch: list[Write]) -> None:
-        for write in batch:
-            self._waiting.popleft()
+    def _answer(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            del self._waiting[write]
             self._waiting_bytes -= write.size
             if write.done.done():
                 continue
@@ -184,37 +273,8 @@ class Writer:
         self._on_waiting(self._waiting_bytes)
 
 
-def _apply(db: sqlite3.Connection, batch: list[Write]) -> None:
-    """One transaction. A write that fails by its own fault fails alone; trouble with the store is raised."""
-    applicable = batch
-    while (failed := _try_apply(db, applicable)) is not None:
-        applicable = [write for write in applicable if write is not failed]
-
-
-def _try_apply(db: sqlite3.Connection, batch: list[Write]) -> Write | None:
-    """Commits the batch whole, or rolls it back and gives the write that is at fault."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        seq = queries.take_seq(db)
-        for write in batch:
-            seq += 1
-            try:
-                write.result = write.apply(db, seq)
-            except Exception as error:
-                if _is_trouble_with_the_store(error):
-                    raise
-                db.execute("ROLLBACK")
-                write.error = error
-                return write
-        queries.give_seq(db, seq)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return None
-
-
-def _is_trouble_with_the_store(error: Exception) -> bool:
-    of_the_write = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_the_write)
+def _moved() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The database file was moved or deleted while several processes use it: restart the gateway.",
+        code="store_moved",
+    )

@@ -31,8 +31,25 @@ class Pool:
     def __init__(self, upstreams: Sequence[Upstream], clock: Clock) -> None:
         self._upstreams = list(upstreams)
         self._by_name = {upstream.name: upstream for upstream in upstreams}
+        self._retired: list[Upstream] = []
         self._clock = clock
         self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+
+    def replace(self, upstreams: Sequence[Upstream]) -> list[Upstream]:
+        """Chooses among these from now on. Gives those left out: they stay open for their calls until `let_go`."""
+        retired = [upstream for upstream in self._upstreams if not any(upstream is stays for stays in upstreams)]
+        self._upstreams = list(upstreams)
+        self._by_name = {upstream.name: upstream for upstream in upstreams}
+        self._retired += retired
+        for upstream in retired:
+            self._lists.pop(upstream.name, None)
+        return retired
+
+    async def let_go(self, retired: Sequence[Upstream]) -> None:
+        """Closes upstreams that `replace` left out, once no call runs on them any more."""
+        for upstream in retired:
+            await upstream.close()
+            self._retired.remove(upstream)
 
     def choose(self, model: str | None) -> Choice:
         """`NAME/rest` goes to that upstream as `rest`; else the first that serves the model. Raises NotFound."""
@@ -62,7 +79,8 @@ class Pool:
         return list(found.values())
 
     async def close(self) -> None:
-        for upstream in self._upstreams:
+        """Closes them all, also those that still have calls."""
+        for upstream in [*self._upstreams, *self._retired]:
             await upstream.close()
 
     def _served(self) -> str:
@@ -97,7 +115,9 @@ class Pool:
         if not isinstance(items, list):
             return []
         models = [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        self._lists[upstream.name] = (now, models)
+        # While the list was under way another upstream may have taken the name.
+        if self._by_name.get(upstream.name) is upstream:
+            self._lists[upstream.name] = (now, models)
         return models
 
 

@@ -1,27 +1,42 @@
 """Reads request bodies."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from gateway.core.encoding import decoded
 from gateway.core.jsontext import parse_object
-from gateway.errors import BodyTooLarge
+from gateway.errors import BodyTooLarge, MalformedBody, RequestTimedOut
+from gateway.web.connection import BrokenBody, Connection
+
+# How long a body may take from its head on, in seconds.
+BODY_TIMEOUT_S = web.AppKey("body_timeout_s", float)
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body as it came, still encoded. Raises BodyTooLarge."""
+    """The body as it came, still encoded. Raises BodyTooLarge, MalformedBody and RequestTimedOut."""
     limit = request.client_max_size
     too_large = BodyTooLarge(f"The body is larger than {limit / 1024**2:g} MB ([server] max_body_mb).")
     if request.content_length is not None and request.content_length > limit:
         raise too_large
     try:
-        return await request.read()
+        if request.content.is_eof():
+            return await request.read()
+        async with asyncio.timeout(request.app[BODY_TIMEOUT_S]):
+            return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
+    except BrokenBody:
+        raise MalformedBody("The body is not chunked as its head says.") from None
+    except TimeoutError:
+        if isinstance(request.protocol, Connection):
+            request.protocol.leave_unread()
+        within = f"{request.app[BODY_TIMEOUT_S]:g} s ([server] body_timeout_s)"
+        raise RequestTimedOut(f"The body was not complete within {within}.") from None
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises BodyTooLarge and MalformedBody."""
+    """The body as a JSON object. Raises as read_body does."""
     body = await read_body(request)
     return parse_object(decoded(body, request.headers.get("Content-Encoding", ""), request.client_max_size))

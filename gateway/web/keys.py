@@ -12,6 +12,10 @@ class Keys:
     """The keys, as SHA-256 only."""
 
     def __init__(self, callers: Iterable[tuple[str, Caller]]) -> None:
+        self.replace(callers)
+
+    def replace(self, callers: Iterable[tuple[str, Caller]]) -> None:
+        """From now on only these are let in."""
         self._callers = [(_digest(key), caller) for key, caller in callers]
 
     def caller(self, headers: Mapping[str, str]) -> Caller:

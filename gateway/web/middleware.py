@@ -22,27 +22,32 @@ LOG_ID = web.RequestKey("log_id", str)
 RELAYED = web.ResponseKey("relayed", frozenset[str])
 
 
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+def errors_as_json(handler: Handler) -> Handler:
     """No error leaves as HTML, and no unexpected one says what it was."""
-    try:
-        return await handler(request)
-    except (RefusedRequest, UpstreamError) as error:
-        reply = error_reply(request, error)
-    except web.HTTPException as error:
-        if error.status < 400:
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (RefusedRequest, UpstreamError) as error:
+            reply = error_reply(request, error)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            reply = problem(request, error.status, _sentence(request, error), code=_code(error.status))
+            if "Allow" in error.headers:
+                reply.headers["Allow"] = error.headers["Allow"]
+        except ConnectionError:
             raise
-        reply = problem(request, error.status, _sentence(request, error), code=_code(error.status))
-        if "Allow" in error.headers:
-            reply.headers["Allow"] = error.headers["Allow"]
-    except ConnectionError:
-        raise
-    except Exception:
-        log.exception("Unexpected error at %s %s", request.method, request.path)
-        reply = problem(request, 500, "The gateway failed; see its log.", kind="server_error", code="internal_error")
-    if LOG_ID in request:
-        reply.headers[LOG_ID_HEADER] = request[LOG_ID]
-    return reply
+        except Exception:
+            log.exception("Unexpected error at %s %s", request.method, request.path)
+            reply = problem(
+                request, 500, "The gateway failed; see its log.", kind="server_error", code="internal_error"
+            )
+        if LOG_ID in request:
+            reply.headers[LOG_ID_HEADER] = request[LOG_ID]
+        return reply
+
+    return answered
 
 
 class Running:
@@ -62,6 +67,11 @@ class Running:
             return await handler(request)
         finally:
             self._tasks.discard(task)
+
+    async def ended(self) -> None:
+        """Waits for the requests that are under way now."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
 
     async def drain(self, within_s: float) -> None:
         """Waits for the requests under way, then cancels those that are left."""

@@ -44,7 +44,9 @@ class HttpClient:
 
     async def write(self, piece: bytes) -> None:
         assert self.response is not None
-        await self.response.write(piece)
+        # What follows the head of an answer to HEAD would be read as the next answer.
+        if self.method != "HEAD":
+            await self.response.write(piece)
 
     async def end(self) -> None:
         assert self.response is not None

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.jsontext import dump
-from gateway.errors import InvalidSpan, RefusedRequest, StoreFull, Unauthorized, UpstreamError
+from gateway.errors import InvalidSpan, RefusedRequest, RequestTimedOut, Unauthorized, UpstreamError
 
 _OPENAI_ROUTES = ("/v1", "/api/chat", "/api/openai", "/api/models")
 
@@ -25,10 +25,12 @@ def json_text_reply(text: str, status: int = 200, headers: dict[str, str] | None
 def error_reply(request: web.Request, error: RefusedRequest | UpstreamError) -> web.Response:
     """The error as this request's route shows errors."""
     headers: dict[str, str] = {}
-    if isinstance(error, StoreFull):
+    if isinstance(error, RefusedRequest) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RequestTimedOut):
+        headers["Connection"] = "close"
     kind = error.kind if isinstance(error, RefusedRequest) else "upstream_error"
     errors = error.errors if isinstance(error, InvalidSpan) else None
     return problem(request, error.status, str(error), kind=kind, code=error.code, errors=errors, headers=headers)

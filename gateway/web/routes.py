@@ -1,16 +1,20 @@
 """The whole URL map as one table. Every path is served with and without a trailing slash, never by a redirect."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from aiohttp import web
 
+from gateway.core.span import RESERVED_IDS
+from gateway.errors import UndeclaredRoute
 from gateway.web.keys import Keys
 from gateway.web.middleware import Handler, KeyedHandler, with_key
+from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.relay import RelayHandlers
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 
-ANY = "*"
+_ID = f"{{unique_id:(?!(?:{'|'.join(sorted(RESERVED_IDS))})/?$)(?s:.+)}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +43,52 @@ def table(spans: SpanHandlers, relay: RelayHandlers, status: StatusHandlers) -> 
         Keyed("POST", "/api/openai/v1/chat/completions", relay.chat),
         Keyed("GET", "/v1/models", relay.models),
         Keyed("GET", "/api/models", relay.models),
-        Keyed(ANY, "/v1/{rest:.+}", relay.relay),
+        Keyed(ANY_METHOD, "/v1/{rest:.+}", relay.relay),
         Keyed("POST", "/api/request-logs", spans.create),
         Keyed("POST", "/api/request-logs/create", spans.create),
         Keyed("POST", "/api/request-logs/bulk", spans.bulk),
         Keyed("GET", "/api/request-logs", spans.list),
         Keyed("GET", "/api/request-logs/list", spans.list),
         Keyed("POST", "/api/request-logs/list", spans.list),
-        Keyed("GET", "/api/request-logs/{unique_id:.+}", spans.retrieve),
+        Keyed("GET", "/api/request-logs/audit", spans.audit),
+        Keyed("GET", f"/api/request-logs/{_ID}", spans.retrieve),
         Open("GET", "/health", status.health),
         Open("GET", "/ready", status.ready),
         Open("GET", "/metrics", status.metrics),
+        Open("GET", "/openapi.json", describe),
     ]
 
 
+# The routes that the table has put into an application.
+DECLARED = web.AppKey("declared", dict[web.AbstractRoute, Keyed | Open])
+
+
 def register(app: web.Application, routes: list[Keyed | Open], keys: Keys) -> None:
-    """Puts the table into an application."""
+    """Puts the table into an application, which then does not start with any other route."""
+    app[DESCRIPTION] = Description(Route(route.method, route.path, isinstance(route, Keyed)) for route in routes)
+    app[DECLARED] = {}
     for route in routes:
-        handler = with_key(keys, route.handler) if isinstance(route, Keyed) else route.handler
-        app.router.add_route(route.method, route.path, handler)
-        if not route.path.endswith("}"):
-            app.router.add_route(route.method, f"{route.path}/", handler)
+        match route:
+            case Keyed():
+                handler = with_key(keys, route.handler)
+            case Open():
+                handler = route.handler
+            case _:
+                assert_never(route)
+        for path in (route.path,) if route.path.endswith("}") else (route.path, f"{route.path}/"):
+            app[DECLARED][app.router.add_route(route.method, path, handler)] = route
+    app.on_startup.append(_refuse_undeclared)
+
+
+async def _refuse_undeclared(app: web.Application) -> None:
+    """Raises UndeclaredRoute."""
+    undeclared = sorted(
+        f"{route.method} {route.resource.canonical if route.resource is not None else '?'}"
+        for route in app.router.routes()
+        if route not in app[DECLARED]
+    )
+    if undeclared:
+        raise UndeclaredRoute(
+            f"Nobody said who may call {', '.join(undeclared)}: enter it into the table in gateway/web/routes.py as "
+            "Keyed or Open."
+        )

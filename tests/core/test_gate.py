@@ -163,6 +163,20 @@ def test_comments_and_blank_lines_in_front_of_a_usage_chunk_stay() -> None:
     assert passed(UsageGate(), [b"\n: ping\n" + EXTRA + b": pong\n\n"]) == b"\n: ping\n: pong\n\n"
 
 
+def test_a_byte_order_mark_in_front_of_a_usage_chunk_stays() -> None:
+    mark = b"\xef\xbb\xbf"
+    for pieces in ([mark + EXTRA + CONTENT], one_by_one(mark + EXTRA + CONTENT), [mark, EXTRA, CONTENT]):
+        assert passed(UsageGate(), pieces) == mark + CONTENT
+    # Anywhere else it is part of a field's name, and the event has no data.
+    for pieces in ([CONTENT + mark + EXTRA], one_by_one(CONTENT + mark + EXTRA), [CONTENT, mark, EXTRA]):
+        assert passed(UsageGate(), pieces) == CONTENT + mark + EXTRA
+
+
+def test_choices_count_only_in_data() -> None:
+    sent = EXTRA[:-1] + b'x: {"choices":[{"delta":{}}]}\n\n'
+    assert passed(UsageGate(), [sent]) == passed(UsageGate(), one_by_one(sent)) == b""
+
+
 def test_an_error_beside_usage_is_not_kept_from_the_client() -> None:
     sent = b'data: {"error":{"message":"overloaded"},"usage":{"prompt_tokens":1}}\n\n'
     assert passed(UsageGate(), [sent]) == sent

@@ -55,7 +55,7 @@ def test_what_does_not_go_to_the_client(name: str, spelled: type[str]) -> None:
 
 def test_all_else_goes_on_in_order_and_repeated_ones_stay_repeated() -> None:
     items = [("User-Agent", "a"), ("X-Many", "1"), ("x-many", "2"), ("Content-Encoding", "gzip"), ("X-Many", "1")]
-    assert sent(*items) == items
+    assert sent(*items) == [(name.replace("x-many", "X-Many"), value) for name, value in items]
     assert returned(*items) == items
 
 

@@ -99,6 +99,8 @@ def test_many_parts_of_a_name() -> None:
         ("application/json", None),
         ("", None),
         ("\udcff; boundary=x", None),
+        ("\udc80\x80", None),
+        ("multipart/form-data; boundary=\udc80\x80é", b"\x80\xc2\x80\xc3\xa9"),
         ("multipart/form-data; boundary*=utf-8''x", None),
     ],
 )

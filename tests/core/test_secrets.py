@@ -1,25 +1,86 @@
-"""What is masked."""
+"""What is masked, and how an error is told without its words."""
+
+import json
+from typing import Any
 
 import pytest
 
-from gateway.core.secrets import is_secret, masked
+from gateway.core.secrets import in_headers, in_url, is_secret, masked, repeated_as, trace
+
+SECRET_NAMES = [
+    *("Authorization", "proxy-authorization", "Cookie", "set-cookie", "api_key", "apiKey", "X-API-Key", "api-key"),
+    *("x-goog-api-key", "openai_api_key", "anthropicApiKey", "aws_secret_access_key", "customer_credentials"),
+    *(
+        "credential_override",
+        "credentials",
+        "customerCredentials",
+        "X-Amz-Security-Token",
+        "x-auth-token",
+        "xAuthToken",
+    ),
+    *("access_token", "Ocp-Apim-Subscription-Key", "PRIVATE-TOKEN", "X-CSRF-Token", "client_secret", "password"),
+    *("b'authorization'", 'b"x-api-key"', "AUTHORIZATION", "cookies", "Helicone-Auth"),
+]
+OTHER_NAMES = [
+    *("author", "key", "api", "content", "tokens", "monkey", "", "token", "max_tokens", "eos_token", "prompt_tokens"),
+    *("prior_authorization", "secretary", "password_policy", "authorized", "invalid_token", "b'content'"),
+]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("Authorization", "proxy-authorization", "Cookie", "set-cookie", "api_key", "apiKey", "X-API-Key"),
-        *("x-goog-api-key", "openai_api_key", "anthropicApiKey", "aws_secret_access_key", "customer_credentials"),
-        *("credential_override", "credentials"),
-    ],
-)
+@pytest.mark.parametrize("name", SECRET_NAMES)
 def test_secret_names(name: str) -> None:
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", ["author", "key", "api", "content", "tokens", "monkey", ""])
+@pytest.mark.parametrize("name", OTHER_NAMES)
 def test_other_names(name: str) -> None:
     assert not is_secret(name)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("value", ["Bearer x", "b'Bearer x'", ["a=b", "c=d"], {"openai": {"key": "x"}}, 5])
+def test_what_stands_under_a_secret_name_is_masked_however_the_headers_are_written(name: str, value: Any) -> None:
+    assert masked({"headers": {name: value, "Host": "h"}}) == {"headers": {name: "***", "Host": "h"}}
+    assert masked({"headers": [[name, value], ["Host", "h"]]}) == {"headers": [[name, "***"], ["Host", "h"]]}
+    for naming, holding in (("name", "value"), ("key", "value"), ("Name", "Values")):
+        written = [{naming: name, holding: value}, {naming: "Host", holding: "h"}]
+        assert masked(written) == [{naming: name, holding: "***"}, {naming: "Host", holding: "h"}]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Host: h\r\nAuthorization: Bearer x\r\n",
+        '{"x-api-key": "x"}',
+        "Headers([('host', 'h'), ('cookie', 'x')])",
+        ["Host: h", "Authorization: Bearer x"],
+        ["Host", "h", "X-Api-Key", "x"],
+    ],
+)
+@pytest.mark.parametrize("name", ["headers", "rawHeaders", "request_headers"])
+def test_headers_that_are_one_text_are_masked_whole(name: str, headers: object) -> None:
+    assert masked({name: headers, "text": headers}) == {name: "***", "text": headers}
+
+
+def test_headers_as_text_that_hold_no_secret_stay() -> None:
+    value = {"headers": "Host: h\r\nAccept: */*", "raw_headers": ["Host", "h", 5]}
+    assert masked(value) is value
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:p@ss@host:1/v1", "https://***@host:1/v1"),
+        ("postgres://token@host", "postgres://***@host"),
+        ("https://h/sse?api_key=x&a=b&token=y#z", "https://h/sse?api_key=***&a=b&token=***#z"),
+        ("https://h/?X-Amz-Security-Token=x&api%5Fkey=y", "https://h/?X-Amz-Security-Token=***&api%5Fkey=***"),
+        ("https://h/@me?q=a@b&key=", "https://h/@me?q=a@b&key="),
+        ("See https://user:pass@host", "See https://user:pass@host"),
+        ("data:image/png;base64,://@", "data:image/png;base64,://@"),
+    ],
+)
+def test_a_text_that_is_a_url_keeps_no_password_and_no_secret_parameter(url: str, shown: str) -> None:
+    assert masked({"tools": [{"server_url": url}]}) == {"tools": [{"server_url": shown}]}
 
 
 def test_secrets_are_masked_at_any_depth_and_nothing_sent_is_changed() -> None:
@@ -28,12 +89,76 @@ def test_secrets_are_masked_at_any_depth_and_nothing_sent_is_changed() -> None:
     assert sent["a"] == [{"headers": {"Authorization": "Bearer x", "api_key": ""}}]
 
 
-def test_what_holds_no_secret_is_given_back_as_it_is() -> None:
-    for value in ({"a": [1, {"b": "c"}]}, [1], "text", None):
-        assert masked(value) is value
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, {"b": "c"}], "required": ["api_key", "city"], "url": "https://h/v1?a=b"},
+        {"name": "authorization", "arguments": "{}"},
+        [["api_key"], [1, 2]],
+        [0.1, 0.2],
+        "text",
+        None,
+    ],
+)
+def test_what_holds_no_secret_is_given_back_as_it_is(value: Any) -> None:
+    assert masked(value) is value
 
 
-def test_values_are_masked_wherever_they_stand() -> None:
+def test_texts_are_masked_wherever_they_stand() -> None:
     value = {"error": {"message": "key sk-12345678 is wrong"}, "list": ["sk-12345678"], "n": 1}
     assert masked(value, ["sk-12345678"]) == {"error": {"message": "key *** is wrong"}, "list": ["***"], "n": 1}
     assert masked(value, ["other"]) is value
+
+
+def test_what_was_masked_by_its_name_is_told() -> None:
+    found: set[str] = set()
+    request = {
+        "tools": [{"authorization": "token-1", "server_url": "https://u:pass-2@h?key=a%2Fb"}],
+        "headers": [["cookie", ["a=1", "b=2"]], {"name": "api-key", "value": "key-3"}],
+        "parameters": {"api_key": {"type": "string"}},
+        "messages": [{"content": "text"}],
+    }
+    masked(request, (), found)
+    assert found == {"token-1", "pass-2", "dTpwYXNzLTI=", "a%2Fb", "a/b", "a=1", "b=2", "key-3"}
+
+
+def test_what_a_request_carries_is_found_in_its_headers_and_in_its_url() -> None:
+    headers = [("X-Goog-Api-Key", "key-1"), ("Cookie", "a=1"), ("Cookie", "b=2"), ("X-My-Auth", "c"), ("Accept", "*/*")]
+    assert in_headers(headers) == {"key-1", "a=1", "b=2", "c"}
+    assert in_url("/models?key=key-1&alt=sse&sig=a%2Bb") == {"key-1", "a%2Bb", "a+b"}
+    assert in_url("https://user:p%40ss@host/v1") == {"p%40ss", "p@ss", "dXNlcjpwQHNz"}
+    assert in_url("https://token@host") == {"token", "dG9rZW46"}
+    assert in_url("https://host/v1?a=b") == set()
+
+
+def test_a_secret_may_be_repeated_with_and_without_what_stands_before_it() -> None:
+    assert repeated_as(["Bearer sk-12345678", " sk-123456789 "]) == [
+        "Bearer%20sk-12345678",
+        "Bearer sk-12345678",
+        "sk-123456789",
+        "sk-12345678",
+    ]
+    assert repeated_as(["session=s-12345678; b=2"])[-1] == "s-12345678"
+    assert set(repeated_as(['a/b"12345'])) == {'a/b"12345', json.dumps('a/b"12345')[1:-1], "a%2Fb%2212345"}
+
+
+def test_what_is_too_short_to_be_told_from_a_word_is_not_looked_for() -> None:
+    assert repeated_as(["key", "a=1", ""]) == []
+
+
+def test_an_error_is_told_with_its_causes_and_without_its_words() -> None:
+    secret = " ".join(["a", "secret"])
+
+    def fail() -> None:
+        raise KeyError(secret)
+
+    try:
+        try:
+            fail()
+        except KeyError as error:
+            raise ValueError(secret) from error
+    except ValueError as error:
+        told = trace(error)
+    assert secret not in told
+    assert [line for line in told.splitlines() if not line.startswith(" ")] == ["ValueError", "KeyError"]
+    assert "in fail" in told

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -56,6 +57,25 @@ class RawClient:
         self.status = int(status)
         self.headers = CIMultiDict(tuple(line.split(": ", 1)) for line in lines)
 
+    async def read_answer(self) -> bytes:
+        """A whole answer by its own framing, into `body`; the connection is ready for the next request."""
+        return await soon(self._read_answer())
+
+    async def _read_answer(self) -> bytes:
+        await self.read_head()
+        content = bytearray()
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                content += await self.reader.readexactly(size)
+                assert await self.reader.readexactly(2) == b"\r\n"
+            assert await self.reader.readexactly(2) == b"\r\n"
+        elif "Content-Length" in self.headers:
+            content += await self.reader.readexactly(int(self.headers["Content-Length"]))
+        else:
+            content += await self.reader.read()
+        self.body = bytes(content)
+        return self.body
+
     async def read_until(self, end: bytes) -> bytes:
         """Reads until the answer's raw body ends with `end`; the body so far."""
         while not self.body.endswith(end):
@@ -73,6 +93,17 @@ class RawClient:
 
     def leave(self) -> None:
         """Hangs up at once."""
+        self.writer.transport.abort()
+
+    async def finish(self) -> None:
+        """FIN, and waits until the gateway has hung up as well."""
+        self.writer.write_eof()
+        await self.read_rest()
+
+    def reset(self) -> None:
+        """RST."""
+        found: socket.socket = self.writer.get_extra_info("socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 

@@ -4,17 +4,20 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.core.audit import Audit, whole_minutes
+from gateway.core.complete import Draft
 from gateway.core.span import Span
 from gateway.errors import StoreError, StoreFull
 from gateway.store import sqlite
-from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, SPAN_COLUMNS
-from gateway.store.store import Store
-from tests.store.spans import draft
+from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS
+from gateway.store.store import Store, audits
+from tests.store.spans import NOON, draft
 
 OpenStore = Callable[..., Store]
 
@@ -128,7 +131,8 @@ async def test_both_of_two_stores_see_that_an_id_is_taken(store: Store, open_sto
     assert sorted(ends) == [False, True]
 
 
-async def test_closing_commits_what_waits_and_the_next_store_goes_on(store: Store, open_store: OpenStore) -> None:
+async def test_closing_commits_what_waits_and_the_next_store_goes_on(path: Path, open_store: OpenStore) -> None:
+    store = Store(path, synchronous="normal", queue_bytes=2**20)
     committed = [store.insert(draft(str(number))) for number in range(1000)]
     await store.close()
     assert all(await asyncio.gather(*committed))
@@ -151,8 +155,173 @@ async def test_the_queue_is_bounded_in_bytes_and_one_write_always_fits(open_stor
     with pytest.raises(StoreFull):
         store.insert(draft("more"))
     assert await committed
-    assert sizes[0] > 50_000 and sizes[-1] == 0
+    assert max(sizes) > 50_000 and sizes[-1] == 0
     assert await store.insert(draft("more"))
+
+
+CALL = {
+    **dict.fromkeys(OPEN_COLUMNS),
+    **{"organization_id": "o", "environment": "prod", "model": "m", "log_type": "chat", "stream": True},
+    **{"status": "running", "status_code": 0, "start_time": NOON, "timestamp": NOON},
+    **{"is_custom_prompt": False, "temperature": 1.0, "top_p": 1.0},
+}
+
+
+def call(unique_id: str, **more: Any) -> dict[str, Any]:
+    return {**CALL, "unique_id": unique_id, **more}
+
+
+def settled(unique_id: str, **fields: Any) -> Draft:
+    return draft(unique_id, start_time=NOON, after_s=2, **fields)
+
+
+STANDS = (
+    "SELECT unique_id, status, is_open, boot_id IS NOT NULL, error_code, latency, input"
+    " FROM span LEFT JOIN content ON span_id = span.id"
+)
+
+
+async def test_a_call_has_an_open_row_until_it_is_settled(store: Store, path: Path) -> None:
+    opened = store.open(call("a", span_name="n"))
+    assert opened is not None and await opened.done
+    assert rows(path, STANDS) == [("a", "running", 1, 1, None, None, None)]
+    assert await store.settle(settled("a", input="hi", status="success"), opened)
+    assert rows(path, STANDS) == [("a", "success", 0, 0, None, 2.0, '"hi"')]
+    assert rows(path, "SELECT count(*) FROM content") == [(1,)]
+
+
+async def test_a_call_that_ends_within_its_first_batch_is_written_once(store: Store, path: Path) -> None:
+    await store.recover()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    first = store.insert(draft("first"))
+    opened = store.open(call("a"))
+    ended = store.settle(settled("a"), opened)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await first and await ended
+    assert rows(path, "SELECT unique_id, seq, is_open FROM spans") == [("first", 1, 0), ("a", 2, 0)]
+    assert (await store.audit("o", None, None)).as_json() == ledger(accepted=1, settled={"success": 1}, posted=1)
+
+
+def ledger(**counted: Any) -> dict[str, Any]:
+    """An audit in which all that is not said is 0."""
+    names = ("accepted", "open", "interrupted", "dropped", "posted", "repeated", "refused", "missing")
+    return {**dict.fromkeys(names, 0), "settled": {}, "balanced": True, **counted}
+
+
+async def test_a_call_without_an_open_row_is_stored_all_the_same(store: Store, path: Path) -> None:
+    assert await store.settle(settled("a", status_code=502, status="failed"), None)
+    assert (await store.audit("o", None, None)).as_json() == ledger(accepted=1, settled={"5xx": 1})
+
+
+async def test_open_rows_of_a_process_that_has_ended_are_closed_and_no_others(
+    path: Path, open_store: OpenStore
+) -> None:
+    dead = Store(path, synchronous="normal", queue_bytes=2**20)
+    for unique_id in ("a", "b"):
+        dead.open(call(unique_id))
+    # No call is settled on its way down: as if it had been killed.
+    await dead.close()
+    before = rows(path, "SELECT max(seq) FROM span")[0][0]
+    neighbour = open_store()
+    opened = neighbour.open(call("c"))
+    assert opened is not None
+    await opened.done
+    await neighbour.insert(draft("posted", status="running"))
+    again = open_store()
+    await again.recover()
+    assert sorted(rows(path, STANDS)) == [
+        ("a", "failed", 0, 1, "interrupted", None, None),
+        ("b", "failed", 0, 1, "interrupted", None, None),
+        ("c", "running", 1, 1, None, None, None),
+        ("posted", "running", 0, 0, None, None, None),
+    ]
+    # Whoever follows the journal learns of it.
+    assert rows(path, f"SELECT unique_id FROM span WHERE seq > {before} AND NOT is_open AND is_call") == [
+        ("a",),
+        ("b",),
+    ]
+    assert (await again.audit("o", None, None)).as_json() == ledger(accepted=3, open=1, interrupted=2, posted=1)
+    assert await neighbour.settle(settled("c"), opened)
+    assert (await again.audit("o", None, None)).as_json() == ledger(
+        accepted=3, settled={"success": 1}, interrupted=2, posted=1
+    )
+
+
+async def test_a_late_settle_wins_over_interrupted(path: Path, open_store: OpenStore) -> None:
+    alive = open_store()
+    opened = alive.open(call("a"))
+    assert opened is not None
+    await opened.done
+    for lock in path.parent.glob("*.boot-*"):
+        lock.unlink()
+    await open_store().recover()
+    assert rows(path, STANDS) == [("a", "failed", 0, 1, "interrupted", None, None)]
+    assert await alive.settle(settled("a", status="success", input="hi"), opened)
+    assert rows(path, STANDS) == [("a", "success", 0, 0, None, 2.0, '"hi"')]
+    assert (await alive.audit("o", None, None)).as_json() == ledger(accepted=1, settled={"success": 1})
+
+
+async def test_a_posted_span_is_never_settled_over(store: Store, path: Path) -> None:
+    await store.insert(draft("a", status="running", note="posted"))
+    assert not await store.settle(settled("a", status="success"), None)
+    assert rows(path, "SELECT status, note FROM spans") == [("running", "posted")]
+
+
+async def test_the_audit_counts_by_organization_and_whole_minutes(store: Store) -> None:
+    late = NOON + timedelta(minutes=3, seconds=30)
+    for unique_id, organization_id, at in (("a", "o", NOON), ("b", "o", late), ("c", "other", NOON)):
+        opened = store.open(call(unique_id, organization_id=organization_id, start_time=at, timestamp=at))
+        assert opened is not None
+        await opened.done
+    for number in range(3):
+        store.refuse("o", NOON + timedelta(seconds=number))
+    await store.insert(draft("p", "o"))
+    await store.insert(draft("p", "o"))
+    assert await asyncio.gather(
+        *(store.audit("o", *whole_minutes(start, end)) for start, end in (
+            (None, None), (NOON, NOON + timedelta(seconds=1)), (NOON + timedelta(minutes=3, seconds=59), None),
+            (None, NOON), (late, late),
+        ))
+    ) == [
+        Audit(2, {}, 2, 0, 0, 1, 1, 3),
+        Audit(1, {}, 1, 0, 0, 1, 1, 3),
+        Audit(1, {}, 1, 0, 0, 0, 0, 0),
+        Audit(0, {}, 0, 0, 0, 0, 0, 0),
+        Audit(1, {}, 1, 0, 0, 0, 0, 0),
+    ]  # fmt: skip
+
+
+async def test_an_audit_shows_rows_that_are_gone(store: Store, path: Path) -> None:
+    for unique_id in ("a", "b"):
+        await store.settle(settled(unique_id), None)
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM span WHERE unique_id = 'a'")
+    db.commit()
+    db.close()
+    assert (await store.audit("o", None, None)).as_json() == ledger(
+        accepted=2, settled={"success": 1}, missing=1, balanced=False
+    )
+
+
+async def test_an_older_database_is_brought_up_to_date_with_its_ledger(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.executescript(sqlite.migrations()[0][1])
+    db.execute("PRAGMA user_version = 1")
+    required = {"environment": "prod", "model": "m", "log_type": "chat", "stream": 0, "status": "success",
+                "status_code": 200, "timestamp": "2026-01-02T03:05:06.000000Z", "is_custom_prompt": 0,
+                "temperature": 1, "top_p": 1, "organization_id": "o"}  # fmt: skip
+    for seq, more in enumerate((
+        {"unique_id": "a", "log_method": "inference", "upstream": "u", "start_time": "2026-01-02T03:04:06.000000Z"},
+        {"unique_id": "b", "log_method": "logging_api"},
+    )):  # fmt: skip
+        row = {**required, **more, "seq": seq}
+        db.execute(f"INSERT INTO span ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+    db.commit()
+    db.close()
+    sqlite.create(path)
+    assert audits(path, None, None) == {"o": Audit(1, {"success": 1}, 0, 0, 0, 1, 0, 0)}
 
 
 async def test_ready_while_writes_go_through(store: Store, path: Path) -> None:
@@ -171,10 +340,12 @@ async def test_ready_while_writes_go_through(store: Store, path: Path) -> None:
 
 def test_the_schema_has_every_field(path: Path) -> None:
     sqlite.create(path)
-    assert columns(path, "span") == {"id", "seq", *SPAN_COLUMNS}
+    assert columns(path, "span") == {"id", "seq", "is_call", "is_open", "boot_id", *SPAN_COLUMNS}
+    assert {*OPEN_COLUMNS} <= {*SPAN_COLUMNS}
     assert columns(path, "content") == {"span_id", *CONTENT_COLUMNS}
     legacy = {"messages", "prompt_messages", "completion_message", "completion_messages"}
-    assert columns(path, "spans") == ({*Span.model_fields} - legacy) | {"row_id", "seq", "extras", "cost_picos"}
+    of_the_store = {"row_id", "seq", "is_open", "extras", "cost_picos"}
+    assert columns(path, "spans") == ({*Span.model_fields} - legacy) | of_the_store
     assert {*COUNTED_COLUMNS} <= {*SPAN_COLUMNS}
 
 

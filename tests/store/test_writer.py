@@ -2,14 +2,17 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.store import queries, sqlite
+from gateway.store.batch import Apply, Batch
+from gateway.store.boots import Boot
 from gateway.store.rows import content_values, span_values
-from gateway.store.writer import Apply, Writer
+from gateway.store.writer import Writer
 from tests.store.spans import draft
 
 
@@ -19,20 +22,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spans.db"
 
 
-def new_writer(path: Path, give_up_s: float = 10.0) -> Writer:
-    return Writer(path, synchronous="normal", queue_bytes=2**20, on_waiting=lambda size: None, give_up_s=give_up_s)
+def new_writer(path: Path, boot: Boot, **more: Any) -> Writer:
+    return Writer(path, boot, synchronous="normal", **{"queue_bytes": 2**20, **more})
 
 
 @pytest.fixture
-async def writer(path: Path) -> AsyncIterator[Writer]:
-    made = new_writer(path)
+def boot(path: Path) -> Iterator[Boot]:
+    made = Boot(path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+async def writer(path: Path, boot: Boot) -> AsyncIterator[Writer]:
+    made = new_writer(path, boot)
     yield made
     await made.close()
 
 
 def inserting(unique_id: str) -> Apply:
     made = draft(unique_id)
-    return lambda db, seq: queries.insert_span(db, seq, span_values(made), content_values(made))
+    return lambda batch: queries.insert_span(batch.db, batch.next_seq(), span_values(made), content_values(made))
 
 
 def stored(path: Path) -> list[str]:
@@ -49,14 +59,14 @@ async def test_what_comes_while_a_commit_runs_makes_up_one_batch(writer: Writer,
     def in_batch(number: int) -> Apply:
         insert = inserting(str(number))
 
-        def apply(db: sqlite3.Connection, seq: int) -> bool:
+        def apply(batch: Batch) -> bool:
             # Within one transaction the journal's counter stands still.
-            given_away.add(queries.take_seq(db))
-            return insert(db, seq)
+            given_away.add(queries.take_seq(batch.db))
+            return insert(batch)
 
         return apply
 
-    assert all(await asyncio.gather(*(writer.put(in_batch(number), 1) for number in range(1000))))
+    assert all(await asyncio.gather(*(writer.put(in_batch(number), 1).done for number in range(1000))))
     assert len(stored(path)) == 1000
     assert len(given_away) < 50
 
@@ -73,22 +83,22 @@ async def test_what_comes_while_a_commit_runs_makes_up_one_batch(writer: Writer,
     ],
 )
 async def test_a_bad_write_fails_alone(writer: Writer, path: Path, error: Exception) -> None:
-    def bad(db: sqlite3.Connection, seq: int) -> bool:
+    def bad(batch: Batch) -> bool:
         raise error
 
     ends = await asyncio.gather(
-        *(writer.put(apply, 1) for apply in (inserting("a"), bad, inserting("b"), bad, inserting("c"))),
+        *(writer.put(apply, 1).done for apply in (inserting("a"), bad, inserting("b"), bad, inserting("c"))),
         return_exceptions=True,
     )
     assert ends == [True, error, True, error, True]
     assert stored(path) == ["a", "b", "c"]
-    assert await writer.put(inserting("d"), 1)
+    assert await writer.put(inserting("d"), 1).done
 
 
 async def test_while_the_store_is_locked_writes_wait(writer: Writer, path: Path) -> None:
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    waiting = writer.put(inserting("a"), 1)
+    waiting = writer.put(inserting("a"), 1).done
     assert stored(path) == []
     assert not waiting.done()
     blocker.execute("ROLLBACK")
@@ -100,28 +110,28 @@ async def test_trouble_with_the_store_is_outlasted(writer: Writer, path: Path) -
     troubles = [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("database disk image is malformed")]
     insert = inserting("a")
 
-    def troubled(db: sqlite3.Connection, seq: int) -> bool:
+    def troubled(batch: Batch) -> bool:
         if troubles:
             raise troubles.pop()
-        return insert(db, seq)
+        return insert(batch)
 
-    assert await asyncio.gather(writer.put(inserting("b"), 1), writer.put(troubled, 1)) == [True, True]
+    assert await asyncio.gather(writer.put(inserting("b"), 1).done, writer.put(troubled, 1).done) == [True, True]
     assert sorted(stored(path)) == ["a", "b"]
 
 
 async def test_an_asker_who_has_left_does_not_matter(writer: Writer, path: Path) -> None:
-    writer.put(inserting("a"), 1).cancel()
-    assert await writer.put(inserting("b"), 1)
+    writer.put(inserting("a"), 1).done.cancel()
+    assert await writer.put(inserting("b"), 1).done
     assert stored(path) == ["a", "b"]
 
 
-async def test_closing_gives_up_on_a_broken_store(path: Path) -> None:
-    writer = new_writer(path, give_up_s=0.0)
+async def test_closing_gives_up_on_a_broken_store(path: Path, boot: Boot) -> None:
+    writer = new_writer(path, boot, give_up_s=0.0)
 
-    def broken(db: sqlite3.Connection, seq: int) -> bool:
+    def broken(batch: Batch) -> bool:
         raise sqlite3.OperationalError("disk I/O error")
 
-    waiting = writer.put(broken, 1)
+    waiting = writer.put(broken, 1).done
     await writer.close()
     with pytest.raises(sqlite3.OperationalError):
         await waiting
@@ -135,4 +145,4 @@ async def test_the_write_ahead_log_is_checkpointed(writer: Writer, path: Path, m
         number = 0
         while path.stat().st_size == before:
             number += 1
-            await writer.put(inserting(str(number)), 1)
+            await writer.put(inserting(str(number)), 1).done

@@ -141,6 +141,55 @@ async def test_a_list_that_does_not_come_is_empty(monkeypatch: pytest.MonkeyPatc
     assert [model["id"] for model in found] == ["m"]
 
 
+async def test_other_upstreams_are_chosen_from_the_moment_of_their_replacement() -> None:
+    then, stays, now = Listing("main", ("m",)), Listing("stays", ("s",)), Listing("main", ("n",))
+    replaced = pool(then, stays)
+    running = replaced.choose("m")
+    assert replaced.replace([stays, now]) == [then]
+    assert running.upstream is then
+    assert [replaced.choose(model).upstream for model in (None, "s", "n", "main/m")] == [stays, stays, now, now]
+    with pytest.raises(NotFound):
+        replaced.choose("m")
+    assert (then.asked, stays.asked, now.asked) == ([], [], [])
+
+
+async def test_an_upstream_that_was_replaced_is_closed_when_it_is_let_go_and_not_again() -> None:
+    then, stays = Listing("then", None), Listing("stays", None)
+    replaced = pool(then, stays)
+    await replaced.let_go(replaced.replace([stays]))
+    assert (then.asked, stays.asked) == (["closed"], [])
+    await replaced.close()
+    assert (then.asked, stays.asked) == (["closed"], ["closed"])
+
+
+async def test_closing_closes_also_what_was_replaced_and_not_let_go() -> None:
+    then, now = Listing("a", None), Listing("a", None)
+    replaced = pool(then)
+    replaced.replace([now])
+    await replaced.close()
+    assert (then.asked, now.asked) == (["closed"], ["closed"])
+
+
+async def test_the_kept_list_of_an_upstream_goes_with_it() -> None:
+    then, stays = Listing("a", None, listed("then")), Listing("b", None, listed("stays"))
+    replaced = pool(then, stays)
+    assert [model["id"] for model in await replaced.models()] == ["then", "stays"]
+    replaced.replace([Listing("a", None, listed("now")), stays])
+    assert [model["id"] for model in await replaced.models()] == ["now", "stays"]
+    assert stays.asked == ["GET /models"]
+
+
+async def test_a_list_that_comes_after_the_replacement_is_not_kept_for_the_new_upstream() -> None:
+    class Replacing(Listing):
+        async def send(self, request: Request) -> Answer:
+            replaced.replace([Listing("a", None, listed("now"))])
+            return await super().send(request)
+
+    replaced = pool(Replacing("a", None, listed("then")))
+    assert [model["id"] for model in await replaced.models()] == ["then"]
+    assert [model["id"] for model in await replaced.models()] == ["now"]
+
+
 async def test_closing_closes_every_upstream() -> None:
     one, other = Listing("a", None), Listing("b", None)
     await pool(one, other).close()

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from gateway import config
 from gateway.app import opened, served
@@ -596,11 +598,12 @@ async def test_list_parameters(gateway: Gateway) -> None:
     assert await ids("?start_time=2026-01-02T00:00:00Z") == ["2", "1"]
     assert await ids("?end_time=2026-01-02T01:00:00+01:00") == ["1", "0"]
     assert await ids("?log_type=%FF%00&environment=%ED%A0%80") == []
-    assert await ids("?page_size=5000", method="POST", json={"filters": {}}) == ["2", "1", "0"]
+    for nothing in ({}, {"filters": {}}, {"filters": None}, {"filters": []}):
+        assert await ids("?page_size=5000", method="POST", json=nothing) == ["2", "1", "0"]
     for query in ("?page=0", "?page=x", "?page_size=-1", "?sort_by=cost", "?start_time=soon", "?model=m"):
         status, reply = await listed(gateway, query)
         assert (status, list(reply)) == (400, ["detail"])
-    for body in ({"filters": {"model": {"operator": "", "value": ["m"]}}}, []):
+    for body in ({"filters": {"model": {"operator": "", "value": ["m"]}}}, {"filters": False}, {"filters": ""}, []):
         assert (await listed(gateway, method="POST", json=body))[0] == 400
 
 
@@ -620,10 +623,20 @@ async def test_another_organizations_spans_are_not_there(gateway: Gateway) -> No
             assert response.status == 404
 
 
-async def test_other_methods_are_named(gateway: Gateway) -> None:
-    async with gateway.session.put("/api/request-logs/bulk") as response:
-        assert response.status == 405
-        assert "detail" in await response.json()
+@pytest.mark.parametrize(("method", "path"), [("PUT", "bulk"), ("GET", "bulk"), ("GET", "create/")])
+async def test_other_methods_are_named(gateway: Gateway, method: str, path: str) -> None:
+    async with gateway.session.request(method, f"/api/request-logs/{path}") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+        assert list(await response.json()) == ["detail"]
+
+
+@pytest.mark.parametrize("unique_id", ["\n", "a\r\nb", "a/b", "/a", "a%2Fb", "%", "?#;", "ä \0", "list/a", ".a"])
+async def test_a_span_is_found_under_whatever_id_it_has(gateway: Gateway, unique_id: str) -> None:
+    assert (await gateway.post({"model": "m", "unique_id": unique_id}))[0] == 201
+    for slash in ("", "/"):
+        path = f"{gateway.url}/api/request-logs/{quote(unique_id, safe='')}{slash}"
+        async with gateway.session.get(URL(path, encoded=True)) as response:
+            assert (response.status, (await response.json())["id"]) == (200, unique_id)
 
 
 async def test_another_program_reads_the_running_database(gateway: Gateway) -> None:

@@ -1,0 +1,362 @@
+"""The gateway's description of itself: OpenAPI 3.1, made of the route table when it is first asked for."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from aiohttp import web
+from pydantic import TypeAdapter
+
+from gateway import __version__
+from gateway.core.aliases import NESTED, PARAMS_HEADERS
+from gateway.core.jsontext import dump
+from gateway.core.span import RESERVED_IDS, Time
+from gateway.proxy import LOG_ID_HEADER
+from gateway.web.replies import json_text_reply
+from gateway.web.schemas import Schema, members, ref, schemas
+from gateway.web.spans import BULK_AT_MOST, PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER, SORTS
+
+ANY_METHOD = "*"
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_ABOUT = """A self-hosted LLM gateway: it forwards calls and keeps one durable span per call.
+
+Every path works with and without a trailing slash. The proxy's paths are shown without one, those of spans
+(/api/request-logs/…) with one, as the SDKs send them. Bodies may come with Content-Encoding gzip or deflate."""
+
+
+class Route(NamedTuple):
+    """A line of the route table; `method` may be ANY_METHOD."""
+
+    method: str
+    path: str
+    needs_key: bool
+
+
+class Description:
+    """The document of a route table."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = list(routes)
+
+    @cached_property
+    def text(self) -> str:
+        """The document as JSON."""
+        return dump(document(self._routes))
+
+
+DESCRIPTION = web.AppKey("description", Description)
+
+
+async def describe(request: web.Request) -> web.StreamResponse:
+    """The document of the application that serves the request."""
+    return json_text_reply(request.app[DESCRIPTION].text)
+
+
+def document(routes: Sequence[Route]) -> Schema:
+    """The OpenAPI document. Raises KeyError for a route that is not described."""
+    paths: dict[str, dict[str, Schema]] = {}
+    described = _described()
+    for route in routes:
+        for path in _paths_of(route, routes):
+            for method in METHODS if route.method == ANY_METHOD else (route.method.lower(),):
+                said = described[route.method, _shown(route.path)]
+                operation = said(method) if callable(said) else said
+                paths.setdefault(path, {}).setdefault(method, _complete(operation, method, path, route))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "span-gateway", "version": __version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"x-api-key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "schemas": schemas(),
+            "headers": _HEADERS,
+            "responses": _RESPONSES,
+        },
+    }
+
+
+def _paths_of(route: Route, routes: Sequence[Route]) -> list[str]:
+    """Where a route is shown: a catch-all also at the paths below it, for the methods that these leave to it."""
+    shown = [_shown(route.path)]
+    if route.method == ANY_METHOD:
+        start = route.path.partition("{")[0]
+        shown += [_shown(other.path) for other in routes if other.path.startswith(start) and other is not route]
+    return shown
+
+
+def _shown(path: str) -> str:
+    path = re.sub(r"\{(\w+):.*\}", r"{\1}", path)
+    return f"{path}/" if path.startswith("/api/request-logs") else path
+
+
+def _complete(operation: Schema, method: str, path: str, route: Route) -> Schema:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": _IN_PATH[name]}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    return {
+        "operationId": _operation_id(method, path),
+        **operation,
+        "parameters": [*in_path, *operation.get("parameters", [])],
+        "responses": {**_NOT_LET_IN, **operation["responses"]},
+        **({} if route.needs_key else {"security": []}),
+    }
+
+
+def _operation_id(method: str, path: str) -> str:
+    return re.sub(r"\W+", "_", f"{method}{path}").strip("_")
+
+
+# What several operations say
+
+_JSON = "application/json"
+_NO_IDS = f"None is one of {', '.join(sorted(RESERVED_IDS))}."
+_IN_PATH: Schema = {
+    "rest": {"type": "string", "minLength": 1, "description": "May hold slashes."},
+    "unique_id": {"type": "string", "minLength": 1, "description": f"May hold slashes. {_NO_IDS}"},
+}
+_PARAMS = {
+    "name": PARAMS_HEADERS[0],
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": f"Base64 of a JSON object with the fields of {NESTED[0]}. What cannot be read is passed over.",
+}
+
+
+def _time() -> Schema:
+    # An empty one counts as not sent.
+    return {"anyOf": [*TypeAdapter(Time).json_schema()["anyOf"], {"type": "string", "maxLength": 0}]}
+
+
+def _in_query(name: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _answer(description: str, schema: Schema, headers: Schema | None = None) -> Schema:
+    return {"description": description, "headers": headers or {}, "content": {_JSON: {"schema": schema}}}
+
+
+def _refusal(description: str, schema: str = "Refusal", headers: Schema | None = None) -> Schema:
+    return _answer(description, ref("schemas", schema), headers)
+
+
+_MAY_SAY = {"schema": {"type": "string"}}
+_HEADERS: Schema = {
+    "Log-Id": {"required": True, "schema": {"type": "string"}, "description": "The unique_id of the call's span."},
+    "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 0}, "description": "Seconds."},
+    "WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}},
+}
+_RESPONSES: Schema = {
+    "Malformed": _refusal("The body or the query is not what this takes."),
+    "NoKey": _refusal("No key, or a wrong one.", headers={"WWW-Authenticate": ref("headers", "WWW-Authenticate")}),
+    "NotFound": _refusal("The caller's organization has no such span."),
+    "TooLarge": _refusal("The body is larger than [server] max_body_mb."),
+    "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
+    "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
+    "NotLetIn": _refusal(
+        "The request came too slowly, its head is too large, or all connections are taken.",
+        headers={"Retry-After": _MAY_SAY},
+    ),
+    "CallRefused": {
+        "description": "A refusal of the gateway, in OpenAI's error shape; or the upstream's own, as it is.",
+        "headers": {LOG_ID_HEADER: _MAY_SAY, "Retry-After": _MAY_SAY},
+        "content": {_JSON: {"schema": {"anyOf": [ref("schemas", "CallRefusal"), {}]}}, "*/*": {}},
+    },
+    "Passed": {
+        "description": "Any other answer of the upstream, as it is.",
+        "headers": {LOG_ID_HEADER: _MAY_SAY},
+    },
+}
+# Of a request whose route is not even looked at.
+_NOT_LET_IN = dict.fromkeys(("408", "414", "431", "503"), ref("responses", "NotLetIn"))
+_UNAUTHORIZED = {"401": ref("responses", "NoKey")}
+_UNREAD = {"400": ref("responses", "Malformed"), "413": ref("responses", "TooLarge")}
+_UNSTORED = {"422": ref("responses", "Invalid"), "503": ref("responses", "Unavailable")}
+_UNAVAILABLE = {"503": ref("responses", "Unavailable")}
+
+
+def _passed(content: Schema, *, leaves_span: bool) -> Schema:
+    """What a proxied request may be answered."""
+    headers = {LOG_ID_HEADER: ref("headers", "Log-Id")} if leaves_span else {}
+    refused = ref("responses", "CallRefused")
+    return {
+        "200": {"description": "The upstream's answer, as it is.", "headers": headers, "content": content},
+        **dict.fromkeys((*_NOT_LET_IN, "400", "401", "404", "413", "429", "502", "504"), refused),
+        "default": ref("responses", "Passed"),
+    }
+
+
+def _body(schema: str, example: Schema) -> Schema:
+    return {"required": True, "content": {_JSON: {"schema": ref("schemas", schema), "example": example}}}
+
+
+# The operations
+
+
+def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
+    """What is said of each line of the route table; of a catch-all, by method."""
+    return {
+        ("POST", "/v1/chat/completions"): _chat(),
+        ("POST", "/api/chat/completions"): _chat(),
+        ("POST", "/api/openai/v1/chat/completions"): _chat(),
+        ("GET", "/v1/models"): _models(),
+        ("GET", "/api/models"): _models(),
+        (ANY_METHOD, "/v1/{rest}"): _relay,
+        ("POST", "/api/request-logs/"): _create(),
+        ("POST", "/api/request-logs/create/"): _create(),
+        ("POST", "/api/request-logs/bulk/"): _bulk(),
+        ("GET", "/api/request-logs/"): _list(),
+        ("GET", "/api/request-logs/list/"): _list(),
+        ("POST", "/api/request-logs/list/"): _list(with_filters=True),
+        ("GET", "/api/request-logs/audit/"): _audit(),
+        ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
+        ("GET", "/health"): _status("Whether the process is up", {"200": _says({"status": {"const": "ok"}})}),
+        ("GET", "/ready"): _status(
+            "Whether the store takes spans, and takes them in time",
+            {
+                "200": _says({"status": {"const": "ready"}}),
+                "503": _says({"detail": {"type": "string"}}),
+            },
+        ),
+        ("GET", "/metrics"): _status(
+            "Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}
+        ),
+        ("GET", "/openapi.json"): _status("This document", {"200": _says({"openapi": {}, "paths": {}})}),
+    }
+
+
+def _chat() -> Schema:
+    completion = {"anyOf": [ref("schemas", "ChatCompletion"), {"description": "What else the upstream may say."}]}
+    return {
+        "tags": ["proxy"],
+        "summary": "A chat completion; leaves a span",
+        "parameters": [_PARAMS],
+        "requestBody": _body("ChatRequest", {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}),
+        "responses": _passed({_JSON: {"schema": completion}, "text/event-stream": {}, "*/*": {}}, leaves_span=True),
+    }
+
+
+def _models() -> Schema:
+    return {
+        "tags": ["proxy"],
+        "summary": "The models that are served",
+        "responses": {
+            "200": _answer("All of them.", ref("schemas", "Models")),
+            **dict.fromkeys(_NOT_LET_IN, _refusal("See the other routes.", "CallRefusal")),
+            "401": _refusal("No key, or a wrong one.", "CallRefusal"),
+        },
+    }
+
+
+def _relay(method: str) -> Schema:
+    is_call = method == "post"
+    takes_body = method in ("put", "post", "patch")
+    return {
+        "tags": ["proxy"],
+        "summary": f"Relayed to the upstream that serves its model{'; leaves a span' if is_call else ''}",
+        "parameters": [_PARAMS] if is_call else [],
+        **({"requestBody": {"content": {_JSON: {}, "application/octet-stream": {}}}} if takes_body else {}),
+        "responses": _passed({"*/*": {}}, leaves_span=is_call),
+    }
+
+
+def _create() -> Schema:
+    retrieve = {
+        "operationId": _operation_id("get", "/api/request-logs/{unique_id}/"),
+        "parameters": {"unique_id": "$response.body#/unique_id"},
+    }
+    created = _answer("The span as it is stored, after its commit.", ref("schemas", "CreatedSpan"))
+    return {
+        "tags": ["spans"],
+        "summary": "Create a span",
+        "parameters": [_PARAMS],
+        "requestBody": _body("NewSpan", {"model": "gpt-4o-mini", "input": "Hi", "output": "Hello!"}),
+        "responses": {"201": created | {"links": {"retrieve": retrieve}}, **_UNREAD, **_UNAUTHORIZED, **_UNSTORED},
+    }
+
+
+def _bulk() -> Schema:
+    unread = {"anyOf": [ref("schemas", "BulkResult"), ref("schemas", "Refusal")]}
+    return {
+        "tags": ["spans"],
+        "summary": f"Create up to {BULK_AT_MOST} spans, each on its own",
+        "parameters": [_PARAMS],
+        "requestBody": _body("Bulk", {"logs": [{"model": "gpt-4o-mini", "input": "Hi", "output": "Hello!"}]}),
+        "responses": {
+            "201": _answer("At least one is stored.", ref("schemas", "BulkResult")),
+            **_UNREAD,
+            "400": _answer("None is stored, or the body is no JSON object.", unread),
+            **_UNAUTHORIZED,
+            **_UNSTORED,
+        },
+    }
+
+
+def _audit() -> Schema:
+    return {
+        "tags": ["spans"],
+        "summary": "Whether every call is accounted for",
+        "parameters": [_in_query("start_time", _time()), _in_query("end_time", _time())],
+        "responses": {
+            "200": _answer("What came in, beside what is stored.", ref("schemas", "Audit")),
+            "400": ref("responses", "Malformed"),
+            **_UNAUTHORIZED,
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _list(*, with_filters: bool = False) -> Schema:
+    whole = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
+    parameters: Schema = {
+        "page": whole | {"default": 1},
+        "page_size": whole
+        | {"default": PAGE_SIZE, "description": f"Above {PAGE_SIZE_AT_MOST} is {PAGE_SIZE_AT_MOST}."},
+        "sort_by": {"enum": list(SORTS), "default": SORTS[0], "description": "Newest first, both."},
+        "start_time": _time(),
+        "end_time": _time(),
+        "environment": {"type": "string"},
+        "log_type": {"type": "string"},
+        **{name: {"type": "string", "description": "Has no effect."} for name in sorted(PASSED_OVER)},
+    }
+    body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", "Filters")}}}}
+    return {
+        "tags": ["spans"],
+        "summary": "Spans, newest first",
+        "parameters": [_in_query(name, schema) for name, schema in parameters.items()],
+        **(body if with_filters else {}),
+        "responses": {
+            "200": _answer("A page; one past the end is empty.", ref("schemas", "Page")),
+            "400": ref("responses", "Malformed"),
+            **(_UNREAD if with_filters else {}),
+            **_UNAUTHORIZED,
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _retrieve() -> Schema:
+    return {
+        "tags": ["spans"],
+        "summary": "One span",
+        "responses": {
+            "200": _answer("The span.", ref("schemas", "Span")),
+            **_UNAUTHORIZED,
+            "404": ref("responses", "NotFound"),
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _status(summary: str, responses: Schema) -> Schema:
+    return {"tags": ["status"], "summary": summary, "responses": responses}
+
+
+def _says(properties: Schema) -> Schema:
+    return _answer(" ".join(properties), members(properties))

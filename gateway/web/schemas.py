@@ -1,0 +1,195 @@
+"""The JSON that routes take and answer, as JSON Schema: the schemas of the OpenAPI document."""
+
+from dataclasses import fields
+from typing import Any
+
+from pydantic.json_schema import JsonSchemaMode
+
+from gateway.core.aliases import ALIASES, NESTED, OF_CUSTOMER, OF_PROMPT, OURS
+from gateway.core.audit import Audit
+from gateway.core.reading import ALWAYS_NULL
+from gateway.core.span import Span
+from gateway.web.spans import BULK_AT_MOST
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_OBJECT: Schema = {"type": "object"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+
+
+def ref(kind: str, name: str) -> Schema:
+    """Points to a component of the document."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def or_null(schema: Schema) -> Schema:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def members(properties: Schema, **more: Any) -> Schema:
+    """An object that has all of these members, and may have others."""
+    return {"type": "object", "required": sorted(properties), "properties": properties, **more}
+
+
+# A request that is refused before its route is known gets the shapes of both kinds of routes in one.
+_BOTH_SHAPES: Schema = {
+    "properties": {"detail": _TEXT, "error": ref("schemas", "Error")},
+    "additionalProperties": False,
+}
+
+
+def schemas() -> Schema:
+    """All of them, by name."""
+    sent = _fields_sent()
+    return {
+        "SpanFields": {
+            "description": "Fields of a span. Those that are not listed are kept, and a null counts as not sent.",
+            "properties": sent,
+        },
+        "NewSpan": {
+            "type": "object",
+            "allOf": [ref("schemas", "SpanFields")],
+            "required": ["model"],
+            "properties": {
+                "model": _TEXT,
+                **{name: ref("schemas", "SpanFields") | {"description": "Wins over the top level."} for name in NESTED},
+                "prompt": {"properties": {name: sent[name] for name in OF_PROMPT}},
+            },
+        },
+        "Span": members(_fields_shown()),
+        "CreatedSpan": {"allOf": [ref("schemas", "Span"), members({"message": {"const": "log successful"}})]},
+        "Page": members(
+            {
+                "count": _COUNT | {"description": "Rows on this page."},
+                "next": or_null(_TEXT | {"format": "uri"}),
+                "previous": or_null(_TEXT | {"format": "uri"}),
+                "results": {"type": "array", "items": ref("schemas", "Span")},
+            }
+        ),
+        "Filters": _OBJECT | {"properties": {"filters": {"enum": [None, {}, []], "description": "Not supported yet."}}},
+        "Bulk": members(
+            {
+                "logs": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": BULK_AT_MOST,
+                    "items": ref("schemas", "NewSpan"),
+                }
+            }
+        ),
+        "BulkResult": members(
+            {
+                "success_count": _COUNT,
+                "error_count": _COUNT,
+                "errors": {"type": "array", "items": members({"index": _COUNT, "error": _TEXT})},
+            }
+        ),
+        "Audit": members(
+            {
+                **dict.fromkeys((field.name for field in fields(Audit)), _COUNT),
+                "settled": _OBJECT | {"additionalProperties": _COUNT, "description": "By how they ended."},
+                "missing": {"type": "integer", "description": "Calls that nothing accounts for."},
+                "balanced": {"type": "boolean", "description": "Whether none is missing."},
+                "start_time": or_null(_TIME | {"description": "In whole minutes around what was asked for."}),
+                "end_time": or_null(_TIME),
+            }
+        ),
+        "Refusal": members({"detail": _TEXT}) | _BOTH_SHAPES,
+        "InvalidFields": members(
+            {
+                "detail": _TEXT,
+                "errors": _OBJECT | {"additionalProperties": {"type": "array", "minItems": 1, "items": _TEXT}},
+            },
+            additionalProperties=False,
+        ),
+        "CallRefusal": members({"error": ref("schemas", "Error")}) | _BOTH_SHAPES,
+        "Error": members(
+            {"message": _TEXT, "type": _TEXT, "param": or_null(_TEXT), "code": or_null(_TEXT)},
+            additionalProperties=False,
+        ),
+        "ChatRequest": _CHAT_REQUEST,
+        "ChatCompletion": _CHAT_COMPLETION,
+        "Models": members(
+            {"object": {"const": "list"}, "data": {"type": "array", "items": members({"id": _TEXT})}},
+        ),
+    }
+
+
+def _fields_sent() -> Schema:
+    """What a span takes under each name."""
+    found = _fields("validation")
+    found |= {alias: found[name] for alias, name in ALIASES.items() if name in found}
+    found["model"] = _TEXT | {"minLength": 1}
+    promoted = {name: found[field] for name, field in OF_CUSTOMER}
+    found["customer_params"] = {"anyOf": [_OBJECT | {"properties": promoted}, *found["customer_params"]["anyOf"][1:]]}
+    from_key = {"description": "Comes from the key; what is sent has no effect."}
+    return {name: _nullable(schema) for name, schema in found.items()} | dict.fromkeys(sorted(OURS), from_key)
+
+
+def _fields_shown() -> Schema:
+    """What a stored span says under each name."""
+    return {
+        **{name: {"description": "Null, unless it was sent."} for name in ALWAYS_NULL},
+        **_fields("serialization"),
+        **dict.fromkeys(("id", "unique_id", "organization_id", "unique_organization_id", "status"), _TEXT),
+        "metadata": or_null(_OBJECT | {"additionalProperties": _TEXT}),
+        "blurred": {"const": False},
+        "scores": _OBJECT,
+    }
+
+
+def _fields(mode: JsonSchemaMode) -> Schema:
+    found = Span.model_json_schema(mode=mode)["properties"]
+    return {
+        name: {keyword: value for keyword, value in schema.items() if keyword not in ("title", "default")}
+        for name, schema in found.items()
+    }
+
+
+def _nullable(schema: Schema) -> Schema:
+    forms = schema.get("anyOf", [schema])
+    return schema if {"type": "null"} in forms or not schema else {"anyOf": [*forms, {"type": "null"}]}
+
+
+_MESSAGE = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"type": "string", "examples": ["system", "user", "assistant", "tool"]},
+        "content": {"type": ["string", "array", "null"]},
+    },
+}
+# The gateway reads these; whether the rest is right is for the upstream to say.
+_CHAT_REQUEST = {
+    "description": "OpenAI's chat request. What is not listed goes to the upstream as it is.",
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": _TEXT | {"examples": ["echo"]},
+        "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
+        "stream": {"type": ["boolean", "null"]},
+        "stream_options": {"type": ["object", "null"], "properties": {"include_usage": {"type": "boolean"}}},
+        "temperature": {"type": ["number", "null"]},
+        "top_p": {"type": ["number", "null"]},
+        "max_tokens": {"type": ["integer", "null"]},
+        "max_completion_tokens": {"type": ["integer", "null"]},
+        "stop": {"type": ["string", "array", "null"], "items": _TEXT},
+        "tools": {"type": "array", "items": _OBJECT},
+        "tool_choice": {"type": ["string", "object"]},
+        "response_format": _OBJECT,
+        "metadata": {"description": 'Becomes the span\'s; goes on only with "store": true.'},
+        **{name: {"description": "Fields of the call's span; never a reason to refuse it."} for name in NESTED},
+    },
+}
+_CHAT_COMPLETION = members(
+    {
+        "id": _TEXT,
+        "object": {"const": "chat.completion"},
+        "created": {"type": "integer"},
+        "model": _TEXT,
+        "choices": {"type": "array", "items": members({"index": _COUNT, "message": _MESSAGE, "finish_reason": {}})},
+    }
+)

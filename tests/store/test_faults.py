@@ -1,0 +1,223 @@
+"""A database whose file is deleted, replaced, full or locked while it is in use."""
+
+import asyncio
+import resource
+import shutil
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import StoreFull, StoreUnavailable
+from gateway.store.store import Store
+from tests.store.spans import NOON, draft
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spans.db"
+
+
+@pytest.fixture
+async def open_store(path: Path) -> AsyncIterator[OpenStore]:
+    opened: list[Store] = []
+
+    def open_one(**more: Any) -> Store:
+        opened.append(Store(path, synchronous="normal", **{"queue_bytes": 2**20, **more}))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+def stored(path: Path) -> list[str]:
+    """What another program finds in the file, once it has found it sound."""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [unique_id for (unique_id,) in db.execute("SELECT unique_id FROM spans ORDER BY seq")]
+
+
+async def read(store: Store) -> list[str]:
+    return [row["unique_id"] for row in await store.newest("o", [], limit=100, offset=0, shape=list)]
+
+
+def delete_all(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def delete_database(path: Path) -> None:
+    path.unlink()
+
+
+def delete_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def delete_index_of_log(path: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+
+
+def put_an_empty_file(path: Path) -> None:
+    path.unlink()
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    "harm", [delete_all, delete_database, delete_log, delete_index_of_log, move, put_an_empty_file]
+)
+async def test_a_database_that_is_gone_is_written_back_before_anything_is_acknowledged(
+    open_store: OpenStore, path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store()
+    for unique_id in ("a", "b"):
+        assert await store.insert(draft(unique_id))
+    assert sorted(await read(store)) == ["a", "b"]
+    harm(path)
+    assert await store.insert(draft("c"))
+    assert stored(path) == ["a", "b", "c"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(await read(store)) == ["a", "b", "c"]
+    assert await store.insert(draft("d"))
+    # A second time is no different.
+    delete_all(path)
+    assert await store.is_ready(30)
+    assert await store.insert(draft("e"))
+    assert stored(path) == ["a", "b", "c", "d", "e"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The database {path} was moved or deleted while in use; it has been written back."
+    ] * 2
+
+
+async def test_a_whole_copy_is_there_after_the_process_has_ended(open_store: OpenStore, path: Path) -> None:
+    store = Store(path, synchronous="normal", queue_bytes=2**20)
+    await store.insert(draft("a"))
+    delete_all(path)
+    await store.insert(draft("b"))
+    await store.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
+    assert stored(path) == ["a", "b"]
+    again = open_store()
+    assert await again.insert(draft("c"))
+    assert stored(path) == ["a", "b", "c"]
+
+
+async def test_a_file_that_somebody_put_in_its_place_is_kept(open_store: OpenStore, path: Path) -> None:
+    store = open_store()
+    await store.insert(draft("a"))
+    foreign = path.with_name("foreign.db")
+    with closing(sqlite3.connect(foreign)) as db:
+        db.execute("CREATE TABLE theirs (a)")
+    foreign.rename(path)
+    await store.insert(draft("b"))
+    assert stored(path) == ["a", "b"]
+    (kept,) = path.parent.glob("spans.db.set-aside-*")
+    with closing(sqlite3.connect(kept)) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+async def test_with_several_processes_nothing_is_acknowledged_until_the_file_is_back(
+    open_store: OpenStore, path: Path
+) -> None:
+    store, neighbour = open_store(), open_store()
+    await asyncio.gather(store.insert(draft("a")), neighbour.insert(draft("b")))
+    aside = path.with_name("aside")
+    path.rename(aside)
+    posted = store.insert(draft("c"))
+    with pytest.raises(StoreUnavailable, match="restart the gateway"):
+        await posted
+    with pytest.raises(StoreUnavailable, match="restart the gateway"):
+        store.insert(draft("d"))
+    assert not await store.is_ready(30)
+    # Spans of calls wait.
+    call = store.settle(draft("call"), None)
+    assert not call.done()
+    aside.rename(path)
+    assert await call
+    assert await store.insert(draft("e"))
+    assert sorted(stored(path)) == ["a", "b", "call", "e"]
+
+
+async def test_a_worker_among_several_brings_nothing_back(open_store: OpenStore, path: Path) -> None:
+    store = open_store(shared=True)
+    await store.insert(draft("a"))
+    aside = path.with_name("aside")
+    path.rename(aside)
+    with pytest.raises(StoreUnavailable):
+        await store.insert(draft("b"))
+    assert not path.exists()
+    aside.rename(path)
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """What a full disk is to SQLite, for every file of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_what_finds_no_room_on_the_disk_lands_when_there_is_room(open_store: OpenStore, path: Path) -> None:
+    troubles: list[None] = []
+    store = open_store(queue_bytes=200_000, on_trouble=lambda: troubles.append(None))
+    await store.insert(draft("a", input="x"))
+    large = "x" * 50_000
+    with no_file_larger_than(path.with_name(f"{path.name}-wal").stat().st_size + 20_000):
+        posted = [store.insert(draft(str(number), input=large)) for number in range(3)]
+        await trouble_of(store)
+        assert not await store.is_ready(30)
+        with pytest.raises(StoreFull):
+            store.insert(draft("too much", input=large))
+        # What is stored can be read all the while.
+        assert await read(store) == ["a"]
+    assert all(await asyncio.gather(*posted))
+    assert stored(path) == ["a", "0", "1", "2"]
+    assert troubles and store.trouble is None
+    assert await store.is_ready(30)
+
+
+async def trouble_of(store: Store) -> None:
+    async with asyncio.timeout(60):
+        while store.trouble is None:
+            await asyncio.sleep(0)
+
+
+async def test_calls_that_find_no_room_in_the_queue_are_counted(open_store: OpenStore, path: Path) -> None:
+    store = open_store(queue_bytes=3000)
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    store.settle(draft("a", input="x" * 2000, start_time=NOON), None)
+    with pytest.raises(StoreFull):
+        store.settle(draft("b", input="x" * 2000, start_time=NOON), None)
+    for unique_id in ("b", "c", "d"):
+        store.drop(draft(unique_id, start_time=NOON))
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    async with asyncio.timeout(60):
+        while (found := await store.audit("o", None, None)).dropped < 3:
+            await asyncio.sleep(0)
+    assert (found.accepted, found.settled, found.dropped, found.missing) == (4, {"success": 1}, 3, 0)
+
+
+async def test_a_database_that_cannot_be_read_says_so(open_store: OpenStore, path: Path) -> None:
+    store = open_store(shared=True)
+    await store.insert(draft("a"))
+    shutil.copy(path, path.with_name("kept"))
+    path.unlink()
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        await read(store)
+    path.with_name("kept").rename(path)
