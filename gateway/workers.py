@@ -109,7 +109,7 @@ class Supervisor:
         self._send(process.stdin, self._configuration.settings)
         if self._sent is not None:
             # It came while this one was being started, and has passed it by.
-            process.send_signal(self._sent)
+            _send_signal(process, self._sent)
         return process
 
     def _send(self, pipe: asyncio.StreamWriter, settings: Settings) -> None:
@@ -133,8 +133,12 @@ class Supervisor:
     def _end_workers(self, number: Signals) -> None:
         self._sent = number
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+            _send_signal(process, number)
+
+
+def _send_signal(process: Process, number: Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
 
 
 async def settings_from_parent() -> AsyncIterator[Settings]:

@@ -1,6 +1,8 @@
 """Counting in the real child process, and what happens when it cannot help."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -82,6 +84,20 @@ async def test_the_real_child_counts_with_the_encoding_of_the_model(start: Start
 
 async def test_long_runs_are_counted(start: StartTokenizer) -> None:
     assert (await counted(start(), "a" * 1_000_000)).tokens == 125_000
+
+
+async def test_a_signal_to_the_whole_group_leaves_the_child_to_its_parent(start: StartTokenizer) -> None:
+    def children() -> str:
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+    tokenizer = start()
+    before = children()
+    first = await counted(tokenizer, "hello")
+    (child,) = set(children().split()) - set(before.split())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(int(child), number)
+    assert await counted(tokenizer, "hello") == first
+    assert child in children().split()
 
 
 async def test_without_ranks_the_length_decides(start: StartTokenizer) -> None:

@@ -41,7 +41,7 @@ TIME = _takes(
     {"type": "string", "format": "date-time"},
     {"type": "string", "format": "date"},
     {"type": "string", "pattern": r"^[+-]?([0-9]{1,13}(\.[0-9]{0,6})?|\.[0-9]{1,6})$"},
-    {"type": "number", "minimum": -62135596800000, "maximum": 253402300799999},
+    {"type": "number", "minimum": -62135596800000, "exclusiveMaximum": 253402300800000},
 )
 OBJECT_OR_TYPE = _takes(_OBJECT, {"type": "string", "description": 'Stands for {"type": …}.'})
 

@@ -6,6 +6,7 @@ The lock is the kernel's (flock): however a process ends, it is let go.
 import fcntl
 import os
 import secrets
+from glob import escape
 from pathlib import Path
 
 
@@ -54,7 +55,8 @@ def forget(database: Path, boot_id: str) -> None:
 def others(database: Path, own: Boot) -> list[str]:
     """The ids of the other processes that have a file here, running or not."""
     prefix = _file(database, "").name
-    ids = [file.name.removeprefix(prefix) for file in database.parent.glob(f"{prefix}*") if file.suffix != ".new"]
+    files = database.parent.glob(f"{escape(prefix)}*")
+    ids = [file.name.removeprefix(prefix) for file in files if file.suffix != ".new"]
     return [boot_id for boot_id in ids if boot_id != own.id]
 
 

@@ -129,9 +129,9 @@ class Writer:
 
     async def close(self) -> None:
         """Commits everything that waits, then stops. Gives up on a broken store after `give_up_s` seconds."""
+        self._give_up_at = time.monotonic() + self._give_up_s
         while self._noting is not None and self._notes and self._trouble is None:
             await asyncio.wait([self._noting])
-        self._give_up_at = time.monotonic() + self._give_up_s
         self._closing.set()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -170,13 +170,15 @@ class Writer:
                 break
             except sqlite.FileMoved:
                 trouble = _moved()
-                batch = self._refuse(batch, trouble)
             except (sqlite3.Error, OSError) as error:
                 trouble = error
             self._on_trouble()
             if self._trouble is None:
                 log.warning("The store takes no spans, %d wait: %s", len(batch), trouble)
+            # Told before anyone is refused: who asks then whether the store is ready gets the right answer.
             self._trouble = str(trouble)
+            if isinstance(trouble, StoreUnavailable):
+                batch = self._refuse(batch, trouble)
             if time.monotonic() > self._give_up_at:
                 log.error("%d changes could not be stored: %s", len(batch), trouble)
                 for write in batch:
