@@ -317,6 +317,9 @@ class Proxy:
         try:
             returned = headers.to_client(answer.headers.items(), same_length=not holds_usage)
             returned[LOG_ID_HEADER] = call.unique_id
+            if _has_no_body(answer):
+                # Its head is the last piece.
+                await self._settle_complete(call, meter, self._clock.monotonic())
             await client.begin(answer.status, answer.reason, returned)
             while piece := await answer.read():
                 at = self._clock.monotonic()
@@ -446,6 +449,10 @@ def _gate(answer: Answer, *, is_stream: bool, holds_usage: bool) -> Gate:
         return StreamGate(hold_usage=holds_usage)
     length = answer.headers.get("Content-Length", "")
     return BodyGate(int(length) if length.isdecimal() else None)
+
+
+def _has_no_body(answer: Answer) -> bool:
+    return answer.status in (204, 304) or answer.headers.get("Content-Length") == "0"
 
 
 def _outcome(call: Call, reading: Reading, broken_off: Outcome | None = None) -> Outcome:

@@ -5,6 +5,8 @@ import json
 import sqlite3
 from typing import Any
 
+import pytest
+
 from gateway.core.reading import public
 from tests.conftest import KEY, OTHER_KEY, Gateway, StartGateway
 from tests.fakes.client import raw_client, soon
@@ -221,3 +223,29 @@ async def test_a_call_that_was_opened_keeps_its_numbers_when_the_store_is_full(
     ] * 3
     metrics = await (await gateway.session.get("/metrics")).text()
     assert "gateway_spans_dropped_total 1.0" in metrics.splitlines()
+
+
+@pytest.mark.parametrize("head", [(200, {"Content-Length": "0"}), (204, {}), (304, {"Content-Length": "7"})])
+async def test_an_answer_without_a_body_waits_for_its_span_as_well(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, head: tuple[int, dict[str, str]]
+) -> None:
+    gateway = await start_gateway(store="commit_wait_ms = 60_000")
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.head(*head)
+
+    upstream.play = play
+    blocker = sqlite3.connect(gateway.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    async with raw_client(gateway.url, KEY) as client:
+        await client.post("/v1/files", b"{}")
+        reading = asyncio.create_task(client.read_head())
+        async with asyncio.timeout(60):
+            while (metrics := await (await gateway.session.get("/metrics")).text()).count("gateway_calls_total{") == 0:
+                assert not reading.done(), metrics
+        assert not reading.done()
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        await reading
+        assert client.status == head[0]
+        assert (await gateway.get(client.headers["X-Respan-Log-Id"]))["status_code"] == head[0]

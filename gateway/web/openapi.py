@@ -146,6 +146,7 @@ def _refusal(description: str, schema: str = "Refusal", headers: Schema | None =
     return _answer(description, ref("schemas", schema), headers)
 
 
+_TOO_MUCH = "The request came too slowly, its head is too large, or all connections are taken."
 _MAY_SAY = {"schema": {"type": "string"}}
 _HEADERS: Schema = {
     "Log-Id": {"required": True, "schema": {"type": "string"}, "description": "The unique_id of the call's span."},
@@ -159,10 +160,7 @@ _RESPONSES: Schema = {
     "TooLarge": _refusal("The body is larger than [server] max_body_mb."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
     "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
-    "NotLetIn": _refusal(
-        "The request came too slowly, its head is too large, or all connections are taken.",
-        headers={"Retry-After": _MAY_SAY},
-    ),
+    "NotLetIn": _refusal(_TOO_MUCH, headers={"Retry-After": _MAY_SAY}),
     "CallRefused": {
         "description": "A refusal of the gateway, in OpenAI's error shape; or the upstream's own, as it is.",
         "headers": {LOG_ID_HEADER: _MAY_SAY, "Retry-After": _MAY_SAY},
@@ -216,18 +214,20 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("POST", "/api/request-logs/list/"): _list(with_filters=True),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
-        ("GET", "/health"): _status("Whether the process is up", {"200": _says({"status": {"const": "ok"}})}),
+        ("GET", "/health"): _status("Whether the process is up", {"200": _says("It is.", {"status": {"const": "ok"}})}),
         ("GET", "/ready"): _status(
             "Whether the store takes spans, and takes them in time",
             {
-                "200": _says({"status": {"const": "ready"}}),
-                "503": _says({"detail": {"type": "string"}}),
+                "200": _says("It does.", {"status": {"const": "ready"}}),
+                "503": _says("It does not.", {"detail": {"type": "string"}}),
             },
         ),
         ("GET", "/metrics"): _status(
             "Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}
         ),
-        ("GET", "/openapi.json"): _status("This document", {"200": _says({"openapi": {}, "paths": {}})}),
+        ("GET", "/openapi.json"): _status(
+            "This document", {"200": _says("OpenAPI 3.1.", {"openapi": {}, "paths": {}})}
+        ),
     }
 
 
@@ -248,7 +248,7 @@ def _models() -> Schema:
         "summary": "The models that are served",
         "responses": {
             "200": _answer("All of them.", ref("schemas", "Models")),
-            **dict.fromkeys(_NOT_LET_IN, _refusal("See the other routes.", "CallRefusal")),
+            **dict.fromkeys(_NOT_LET_IN, _refusal(_TOO_MUCH, "CallRefusal")),
             "401": _refusal("No key, or a wrong one.", "CallRefusal"),
         },
     }
@@ -358,5 +358,5 @@ def _status(summary: str, responses: Schema) -> Schema:
     return {"tags": ["status"], "summary": summary, "responses": responses}
 
 
-def _says(properties: Schema) -> Schema:
-    return _answer(" ".join(properties), members(properties))
+def _says(description: str, properties: Schema) -> Schema:
+    return _answer(description, members(properties))
