@@ -19,6 +19,7 @@ from gateway.app import Gateway, LocalKey, opened, served
 from gateway.config import Settings
 from gateway.core.audit import Audit, whole_minutes
 from gateway.errors import ConfigError, GatewayError
+from gateway.memory import give_large_blocks_back
 from gateway.reload import Configuration
 from gateway.store.store import audits
 from gateway.web.server import raise_file_limit
@@ -107,6 +108,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     raise_file_limit()
+    give_large_blocks_back()
     if WORKER_ENV in os.environ:
         return asyncio.run(_work())
     configuration = Configuration(partial(_load, options), _tell_key)
