@@ -1,15 +1,16 @@
 """The only place that wires objects together; each resource is closed where it is opened."""
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
-from pydantic import SecretStr
 
 from gateway.clock import Clock
 from gateway.config import Key as KeySettings
@@ -39,8 +40,9 @@ from gateway.web.server import serving
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 
+log = logging.getLogger(__name__)
+
 _MB = 1024 * 1024
-_SECRET_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,9 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
     clock = clock or Clock()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_unhandled)
+        stack.callback(loop.set_exception_handler, None)
         store = Store(
             settings.store.path,
             synchronous=settings.store.synchronous,
@@ -210,6 +215,11 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         yield gateway
 
 
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no task or callback has handled; asyncio itself would write out what the error and its objects hold."""
+    log.error("%s\n%s", context["message"], secret_names.trace(context.get("exception")))
+
+
 def served(settings: Settings, gateway: Gateway, *, shared_port: bool = False) -> AbstractAsyncContextManager[str]:
     """Serves a gateway as `[server]` says; gives its URL. Raises ListenError and UndeclaredRoute."""
     server = settings.server
@@ -246,14 +256,14 @@ def _price_list(settings: Settings) -> prices.PriceList:
 
 
 def _upstream_secrets(upstreams: Iterable[UpstreamSettings]) -> list[str]:
-    """What must be in no span. Too short to be a secret: it would be masked in the middle of words."""
-    found: list[SecretStr] = []
+    """The texts that must be in no span."""
+    found: set[str] = set()
     for upstream in upstreams:
-        found += [upstream.api_key] if upstream.api_key is not None else []
-        found += [value for name, value in upstream.headers.items() if secret_names.is_secret(name)]
-    values = {value.get_secret_value() for value in found if len(value.get_secret_value()) >= _SECRET_LENGTH}
-    # The longest first: one may begin with another.
-    return sorted(values, key=len, reverse=True)
+        found |= secret_names.in_headers((name, value.get_secret_value()) for name, value in upstream.headers.items())
+        found |= secret_names.in_url(upstream.base_url or "") | secret_names.in_url(upstream.proxy or "")
+        if upstream.api_key is not None:
+            found.add(upstream.api_key.get_secret_value())
+    return secret_names.repeated_as(found)
 
 
 def _upstream(settings: UpstreamSettings, clock: Clock) -> Upstream:

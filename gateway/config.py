@@ -40,7 +40,9 @@ def _resolved(value: object, info: ValidationInfo) -> object:
         name = value.removeprefix("env:")
         found = (info.context or {}).get("env", {}).get(name, "")
         if not found:
-            raise ValueError(f"the environment variable {name} is not set")
+            # Whoever takes it for a prefix of the key itself is not shown the key.
+            which = name if re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) else "that it names"
+            raise ValueError(f"the environment variable {which} is not set")
         return found
     return value
 
@@ -270,7 +272,7 @@ def _shown(value: Any) -> str:
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"(https?://)[^/@\s]+@", rf"\1{MASK}@", text)
+    return re.sub(r"(https?://)[^/?#\s]*@", rf"\1{MASK}@", text)
 
 
 def _default_upstreams(env: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -365,6 +367,8 @@ def _place(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
             name = at.get("name") if isinstance(at, dict) else None
             place += f"[{part}]" + (f' ("{name}")' if isinstance(name, str) else "")
         else:
+            # A whole header may stand where its name should.
+            part = part.partition(":")[0] if place.endswith(".headers") else part
             place += f'."{part}"' if not part.replace("_", "").isalnum() else f".{part}"
     return place.removeprefix(".")
 

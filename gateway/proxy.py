@@ -94,6 +94,7 @@ class Call:
     caller: Caller
     kind: Kind
     client: Client
+    path_qs: str
     params: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
@@ -118,20 +119,20 @@ class _SafeMeter:
         try:
             if self._meter is not None:
                 self._meter.feed(at, piece)
-        except Exception:
-            self._fail()
+        except Exception as error:
+            self._fail(error)
 
     def read(self) -> Reading:
         try:
             if self._meter is not None:
                 return self._meter.read()
-        except Exception:
-            self._fail()
+        except Exception as error:
+            self._fail(error)
         return Reading(understood=True, warnings=["the gateway failed to read the answer"])
 
-    def _fail(self) -> None:
+    def _fail(self, error: Exception) -> None:
         self._meter = None
-        log.exception("An answer could not be measured")
+        log.error("An answer could not be measured\n%s", secrets.trace(error))
 
 
 class Proxy:
@@ -165,7 +166,7 @@ class Proxy:
         Raises RefusedRequest and UpstreamError while the client has got nothing yet; their span is stored by then.
         """
         path = path_qs.partition("?")[0]
-        call = Call(self._clock.new_id(), caller, routing.kind_of(path), client)
+        call = Call(self._clock.new_id(), caller, routing.kind_of(path), client, path_qs)
         call.params = aliases.merge({}, aliases.header_params(client.headers))
         client.name_span(call.unique_id)
         try:
@@ -201,7 +202,7 @@ class Proxy:
         """A request that is no call (anything but POST): relayed, no span. Raises RefusedRequest and UpstreamError."""
         body = await client.read()
         if body:
-            unrecorded = Call("", caller, routing.kind_of(path_qs.partition("?")[0]), client)
+            unrecorded = Call("", caller, routing.kind_of(path_qs.partition("?")[0]), client, path_qs)
             forwarded, choice = self._admit(unrecorded, body)
         else:
             model = _model_in_path(path_qs)
@@ -404,8 +405,10 @@ class Proxy:
         ended_at = call.ended_at if call.ended_at is not None else self._clock.monotonic()
         fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
         self._count(call, outcome, fields)
+        carried = secrets.in_headers(call.client.headers.items()) | secrets.in_url(call.path_qs)
+        measured = Measured(fields, reading.generating_s, carried)
         return self._recorder.record_call(
-            call.unique_id, Measured(fields, reading.generating_s), call.params, call.caller, call.opened, call.reserved
+            call.unique_id, measured, call.params, call.caller, call.opened, call.reserved
         )
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
@@ -472,9 +475,7 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
     client, request, response = call.client, call.request, reading.response
     first = reading.first_generated_at
     sent = {name: request.get(name) for name in _REQUEST_FIELDS} if call.kind.is_chat else {}
-    # Tools may carry the keys of the servers they call.
-    fields: dict[str, Any] = secrets.masked(sent)
-    return fields | {
+    return sent | {
         "model": call.model or reading.model or _UNKNOWN_MODEL,
         "response_model": reading.model,
         "upstream": call.upstream,

@@ -37,10 +37,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the proxy measured of one call: span fields under public names, and the stream's generating time (s)."""
+    """What the proxy measured of one call: span fields under public names, and the stream's generating time (s).
+
+    `carried`: the secrets in the request's headers and URL, which the answer may repeat.
+    """
 
     fields: Mapping[str, Any]
     generating_s: float | None = None
+    carried: Collection[str] = ()
 
 
 class Recorder:
@@ -119,8 +123,8 @@ class Recorder:
             return self._store.open(
                 {**_RUNNING, "span_unique_id": unique_id, **ids, **fields, **_of(caller), "unique_id": unique_id}
             )
-        except Exception:
-            log.exception("The call %s has no row while it runs", unique_id)
+        except Exception as error:
+            log.error("The call %s has no row while it runs\n%s", unique_id, secrets.trace(error))
             return None
 
     def record_call(
@@ -141,12 +145,12 @@ class Recorder:
             draft = self._measured(unique_id, measured, params_given, caller)
             wanted = complete.wanted(draft)
             draft.reserved, draft.counting = reserved, bool(wanted)
-            self._finish(draft, priced=not wanted)
+            self._finish(draft, priced=not wanted, carried=measured.carried)
             committed = self._settle(draft, opened)
-        except Exception:
+        except Exception as error:
             # A call goes on whatever becomes of its span.
             self._metrics.dropped.inc()
-            log.exception("The span %s of a call is lost", unique_id)
+            log.error("The span %s of a call is lost\n%s", unique_id, secrets.trace(error))
             return None
         if committed is None:
             return None
@@ -177,7 +181,8 @@ class Recorder:
     def _say_if_lost(self, unique_id: str, committed: asyncio.Future[bool]) -> None:
         if not committed.cancelled() and (error := committed.exception()) is not None:
             self._metrics.dropped.inc()
-            log.error("The span %s of a call is lost: %s", unique_id, error)
+            why = error if isinstance(error, (GatewayError, sqlite3.Error)) else secrets.trace(error)
+            log.error("The span %s of a call is lost: %s", unique_id, why)
 
     async def close(self) -> None:
         """Waits for the counts that are still under way."""
@@ -211,25 +216,31 @@ class Recorder:
         complete.complete(draft, self._clock.now())
         return draft
 
-    def _finish(self, draft: Draft, *, priced: bool = True) -> None:
+    def _finish(self, draft: Draft, *, priced: bool = True, carried: Collection[str] = ()) -> None:
         """The last step before the store: price, hide secrets, keep within bounds."""
         span = draft.span
         if priced:
             complete.price(draft, self._prices.find)
         if span.disable_log:
             content.drop(span)
-        span.full_request = secrets.masked(span.full_request)
-        if draft.measured:
-            # An upstream may repeat the key that it was called with, in an error above all.
-            for name in ("full_response", "output", "tool_calls", "error_message"):
-                setattr(span, name, secrets.masked(getattr(span, name), self._upstream_secrets))
-        else:
-            span.full_response = secrets.masked(span.full_response)
-        span.extras.update(secrets.masked(span.extras))
+        self._hide_secrets(draft, carried)
         if was_cut := content.cut(span, self._max_content_bytes):
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
             if span.status == complete.SUCCESS:
                 span.status = complete.WARNING
+
+    def _hide_secrets(self, draft: Draft, carried: Collection[str]) -> None:
+        span, found = draft.span, set(carried)
+        for name in _TOLD_BY_CALLERS:
+            setattr(span, name, secrets.masked(getattr(span, name), (), found))
+        span.extras.update(secrets.masked(span.extras))
+        if not draft.measured:
+            span.full_response = secrets.masked(span.full_response)
+            return
+        # An upstream may repeat the keys that it was called with, in an error above all.
+        texts = sorted({*self._upstream_secrets, *secrets.repeated_as(found)}, key=len, reverse=True)
+        for name in _TOLD_BY_UPSTREAMS:
+            setattr(span, name, secrets.masked(getattr(span, name), texts))
 
     async def _count_late(self, draft: Draft, wanted: Mapping[str, Any], committed: asyncio.Future[bool]) -> None:
         try:
@@ -241,6 +252,18 @@ class Recorder:
             log.warning("The span %s stays without token counts: %s", draft.span.unique_id, error)
 
 
+# Where secrets may stand. Input and output are content, which is kept as it was said.
+_TOLD_BY_CALLERS = ("full_request", "tools", "metadata", "properties", "customer_params", "variables")
+_TOLD_BY_UPSTREAMS = (
+    "full_response",
+    "output",
+    "tool_calls",
+    "usage",
+    "model",
+    "response_model",
+    "error_code",
+    "error_message",
+)
 # A call under way: what its row must hold and is not known yet.
 _RUNNING = {
     "status": "running",

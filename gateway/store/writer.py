@@ -202,8 +202,10 @@ class Writer:
                 commit(self._db, batch, self._check_file)
                 return
             except sqlite.FileMoved:
-                # Others have the old file open as well, and would go on with it.
-                if self._shared or self._has_neighbours():
+                # Who deleted the database may have deleted that too by which the others know of us.
+                self._boot.renew()
+                # They have the old file open as well, and would go on with it; or have written it back by now.
+                if self._shared or self._refusing or self._has_neighbours():
                     raise
             self._bring_back(self._db)
 
@@ -218,7 +220,6 @@ class Writer:
         with self._file_lock:
             rescue.copy_back(db, self._opened, self._path)
             self._db = None
-        self._boot.renew()
         log.error("The database %s was moved or deleted while in use; it has been written back.", self._path)
 
     def _refuse(self, batch: list[Write], trouble: Exception) -> list[Write]:

@@ -15,6 +15,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from gateway.core import secrets
 from gateway.core.jsontext import dump
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Our handlers answer every error; what gets here is a client that left, or a mistake in how we answer."""
         if not isinstance(exc, ConnectionError):
-            log.error("Unexpected error at %s %s", request.method, request.path, exc_info=exc)
+            log.error("Unexpected error at %s %s\n%s", request.method, request.path, secrets.trace(exc))
         raise ConnectionError("there is no answer to be sent")
 
     def _is_waiting(self) -> bool:

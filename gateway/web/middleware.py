@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from gateway.core import secrets
 from gateway.errors import RefusedRequest, UpstreamError
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import Caller
@@ -38,8 +39,8 @@ def errors_as_json(handler: Handler) -> Handler:
                 reply.headers["Allow"] = error.headers["Allow"]
         except ConnectionError:
             raise
-        except Exception:
-            log.exception("Unexpected error at %s %s", request.method, request.path)
+        except Exception as error:
+            log.error("Unexpected error at %s %s\n%s", request.method, request.path, secrets.trace(error))
             reply = problem(
                 request, 500, "The gateway failed; see its log.", kind="server_error", code="internal_error"
             )
