@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import StoreFull, StoreUnavailable
+from gateway.store import boots, sqlite
+from gateway.store.boots import Boot
 from gateway.store.store import Store
 from tests.store.spans import NOON, draft
 
@@ -51,6 +53,11 @@ async def read(store: Store) -> list[str]:
 def delete_all(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
+
+
+def move_all(path: Path, folder: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.rename(folder / file.name)
 
 
 def delete_database(path: Path) -> None:
@@ -160,6 +167,50 @@ async def test_a_worker_among_several_brings_nothing_back(open_store: OpenStore,
     aside.rename(path)
 
 
+async def test_who_has_once_refused_leaves_alone_what_others_have_written_since(
+    open_store: OpenStore, path: Path
+) -> None:
+    tries: list[None] = []
+    store, neighbour = open_store(on_trouble=lambda: tries.append(None)), Boot(path)
+    await store.insert(draft("a"))
+    aside = path.with_name("aside")
+    aside.mkdir()
+    move_all(path, aside)
+    neighbour.renew()
+    with pytest.raises(StoreUnavailable):
+        await store.insert(draft("b"))
+    sqlite.create(path)
+    written = path.stat()
+    neighbour.end()
+    before = len(tries)
+    async with asyncio.timeout(20):
+        while len(tries) < before + 2:
+            await asyncio.sleep(0)
+    assert path.stat() == written
+    delete_all(path)
+    move_all(aside / path.name, path.parent)
+    assert await store.settle(draft("call"), None)
+    assert stored(path) == ["a", "call"]
+
+
+async def test_neighbours_can_see_who_is_about_to_write_the_file_back(
+    open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Path]] = []
+    look = boots.others
+
+    def others(database: Path, own: Boot) -> list[str]:
+        seen.append(list(path.parent.glob(f"{path.name}.boot-{own.id}")))
+        return look(database, own)
+
+    store = open_store()
+    await store.insert(draft("a"))
+    monkeypatch.setattr(boots, "others", others)
+    delete_all(path)
+    assert await store.insert(draft("b"))
+    assert seen and all(seen)
+
+
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
     """What a full disk is to SQLite, for every file of this process."""
@@ -221,3 +272,13 @@ async def test_a_database_that_cannot_be_read_says_so(open_store: OpenStore, pat
     with pytest.raises(StoreUnavailable, match="cannot be read"):
         await read(store)
     path.with_name("kept").rename(path)
+
+
+def test_neighbours_are_found_whatever_the_database_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "[a]*?.db"
+    own, neighbour = Boot(path), Boot(path)
+    assert boots.others(path, own) == [neighbour.id]
+    assert boots.is_alive(path, neighbour.id)
+    neighbour.end()
+    assert boots.others(path, own) == []
+    own.end()

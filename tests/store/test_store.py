@@ -357,6 +357,19 @@ def test_migrations_are_numbered_from_one(path: Path) -> None:
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+def test_processes_that_make_the_file_at_once_wait_for_each_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def end_the_others_transaction(_: float) -> None:
+        other.execute("ROLLBACK")
+
+    monkeypatch.setattr("time.sleep", end_the_others_transaction)
+    sqlite.create(path)
+    other.close()
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
 def test_a_database_of_a_newer_gateway_is_refused_and_left_alone(path: Path) -> None:
     sqlite.create(path)
     db = sqlite3.connect(path)

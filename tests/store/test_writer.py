@@ -13,6 +13,7 @@ from gateway.store.batch import Apply, Batch
 from gateway.store.boots import Boot
 from gateway.store.rows import content_values, span_values
 from gateway.store.writer import Writer
+from tests.fakes.client import soon
 from tests.store.spans import draft
 
 
@@ -136,6 +137,20 @@ async def test_closing_gives_up_on_a_broken_store(path: Path, boot: Boot) -> Non
     with pytest.raises(sqlite3.OperationalError):
         await waiting
     assert stored(path) == []
+
+
+async def test_closing_gives_up_on_what_is_only_counted_too(
+    path: Path, boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.sqlite._BUSY_TIMEOUT_S", 0.1)
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    writer = new_writer(path, boot, give_up_s=0.0)
+    # The second waits for the first, which waits for the store.
+    for _ in range(2):
+        writer.note(queries.Entry("o", "2026-01-02T03:04", "refused"))
+    await soon(writer.close())
+    blocker.close()
 
 
 async def test_the_write_ahead_log_is_checkpointed(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
