@@ -80,7 +80,7 @@ def _read_key(file: Path) -> LocalKey:
 def _mint_key(file: Path) -> LocalKey:
     key = f"gw-{secrets.token_urlsafe(24)}"
     # Whoever finds the file finds the whole key in it, also when several processes start at once.
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as opened_draft:
         opened_draft.write(f"{key}\n")
     try:
@@ -104,9 +104,15 @@ class Gateway:
     _pool: Pool
     _recorder: Recorder
     _proxy: Proxy
+    _store: Store
     # Taken out or replaced, while requests run that may have chosen them.
     _leaving: list[tuple[UpstreamSettings, ...]] = field(default_factory=list)
     _retiring: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def abandoned(self) -> int:
+        """How many changes the store had to give up when this was closed."""
+        return self._store.abandoned
 
     def reload(self, settings: Settings) -> None:
         """Takes over keys, upstreams and prices, for calls that are yet to come; nothing else is looked at.
@@ -210,7 +216,7 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
         keys = Keys(_callers(settings))
         register(app, routes, keys)
-        gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy)
+        gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store)
         stack.push_async_callback(gateway.close)
         yield gateway
 

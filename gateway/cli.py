@@ -27,11 +27,14 @@ from gateway.workers import WORKER_ENV, Supervisor, settings_from_parent
 
 log = logging.getLogger("gateway")
 
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT, datefmt=_LOG_TIME)
     if options.command not in (_serve, _demo):
         # Those two handle them.
         signals.release()
@@ -119,7 +122,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 async def _run(configuration: Configuration, announce: Callable[[str], None]) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reloads the configuration."""
+    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reloads the configuration.
+
+    Gives 1 where the store has taken no spans until the end.
+    """
     settings = configuration.settings
     with _stop_signal() as stop:
         async with opened(settings) as gateway, served(settings, gateway) as url:
@@ -127,7 +133,7 @@ async def _run(configuration: Configuration, announce: Callable[[str], None]) ->
             loop = asyncio.get_running_loop()
             with signals.handled(loop, lambda _: configuration.reload(gateway.reload), SIGHUP):
                 await stop.wait()
-    return 0
+    return 1 if gateway.abandoned else 0
 
 
 async def _work() -> int:
@@ -145,7 +151,7 @@ async def _work() -> int:
             following = asyncio.create_task(_follow(given, gateway, stop), name="follow the parent")
             await stop.wait()
             following.cancel()
-    return 0
+    return 1 if gateway.abandoned else 0
 
 
 async def _follow(given: AsyncIterator[Settings], gateway: Gateway, stop: asyncio.Event) -> None:
@@ -161,17 +167,22 @@ async def _follow(given: AsyncIterator[Settings], gateway: Gateway, stop: asynci
 
 
 def _check(options: argparse.Namespace) -> int:
-    print(config.resolved(config.load(options.config)))
+    _say(config.resolved(config.load(options.config)), sys.stdout)
     return 0
 
 
 def _audit(options: argparse.Namespace) -> int:
+    if options.start is not None and options.end is not None and options.end < options.start:
+        print("--end must not be before --start.", file=sys.stderr)
+        return 2
     path = config.load(options.config).store.path
     found = audits(path, *whole_minutes(options.start, options.end))
     if options.json:
-        print(json.dumps({organization_id: one.as_json() for organization_id, one in found.items()}, indent=2))
+        text = json.dumps({organization_id: one.as_json() for organization_id, one in found.items()}, indent=2)
     else:
-        print("\n\n".join(_audit_text(organization_id, one) for organization_id, one in found.items()))
+        texts = [_audit_text(organization_id, one) for organization_id, one in found.items()]
+        text = "\n\n".join(texts) or "Nothing has come in yet."
+    _say(text, sys.stdout)
     return 0 if all(one.missing == 0 for one in found.values()) else 1
 
 
@@ -185,7 +196,7 @@ def _audit_text(organization_id: str, found: Audit) -> str:
         f"{'spans posted':<24}{found.posted:>12,}",
         f"  {'repeated ids':<22}{found.repeated:>12,}",
         f"  {'refused':<22}{found.refused:>12,}",
-        "Every call is accounted for." if found.missing == 0 else f"MISSING: {found.missing:,} calls.",
+        "Everything is accounted for." if found.missing == 0 else f"MISSING: {found.missing:,}.",
     ]
     return "\n".join(lines)
 
@@ -207,6 +218,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> Settings:
     """The settings that the file and the flags say. Raises ConfigError."""
+    # A file that was used once is asked for from then on: where it is gone, the defaults are not what is wanted.
+    options.config = config.found(options.config)
     flags = {name: getattr(options, name) for name in ("host", "port", "workers")}
     given = {name: value for name, value in flags.items() if value is not None}
     return config.with_server(config.load(options.config), given)
@@ -233,7 +246,7 @@ def _announce(url: str, key: LocalKey | None = None) -> None:
 
 
 def _say(text: str, stream: TextIO | None) -> None:
-    """Prints a text. That nobody can read it is no reason not to serve."""
+    """Prints a text. That nobody can read it is no reason not to go on."""
     if stream is not None:
         with suppress(OSError):
             print(text, file=stream, flush=True)

@@ -189,16 +189,20 @@ class Settings(Section):
     prices: dict[str, Price] = {}
 
 
+def found(path: Path | None) -> Path | None:
+    """The file that is meant: without one `./config.toml` if it is there; None for the built-in defaults."""
+    return DEFAULT_FILE if path is None and DEFAULT_FILE.is_file() else path
+
+
 def load(path: Path | None, env: Mapping[str, str] | None = None) -> Settings:
     """Settings from a file; without one from `./config.toml` if it is there, else the built-in defaults.
 
     Raises ConfigError with every mistake.
     """
     env = os.environ if env is None else env
+    path = found(path)
     if path is None:
-        if not DEFAULT_FILE.is_file():
-            return parse("", str(DEFAULT_FILE), env)
-        path = DEFAULT_FILE
+        return parse("", str(DEFAULT_FILE), env)
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

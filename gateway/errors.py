@@ -6,6 +6,7 @@ GatewayError
 │   ├── MalformedBody      400
 │   ├── Unauthorized       401
 │   ├── NotFound           404
+│   ├── NotByThisMethod    405
 │   ├── RequestTimedOut    408, and the connection ends
 │   ├── BodyTooLarge       413
 │   ├── InvalidSpan        422, every bad field named
@@ -69,6 +70,13 @@ class NotFound(RefusedRequest):
     status = 404
 
 
+class NotByThisMethod(RefusedRequest):
+    """This caller may not use this method here."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
 class RequestTimedOut(RefusedRequest):
     """The body took longer than `[server] body_timeout_s`."""
 
@@ -94,14 +102,15 @@ class InvalidSpan(RefusedRequest):
 
 
 class LimitReached(RefusedRequest):
-    """A limit of the caller's key."""
+    """A limit of the caller's key. `retry_helps`: whether it passes by itself within what clients wait."""
 
     status = 429
     kind = "rate_limit_error"
 
-    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+    def __init__(self, message: str, *, code: str, retry_after_s: int, retry_helps: bool) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+        self.retry_helps = retry_helps
 
 
 class StoreUnavailable(RefusedRequest):

@@ -17,6 +17,8 @@ from gateway.store.store import Store
 # By then an admission is committed, unless the store is in trouble.
 _WITHIN_S = 2.0
 _LOOK_EVERY_S = 0.05
+# Of what time does not heal.
+_NEVER_S = 24 * 60 * 60
 
 FindPrice = Callable[[list[str], datetime, int], Price | None]
 
@@ -66,16 +68,17 @@ class Limiter:
     def _reserve(self, models: list[str], request: Mapping[str, Any], request_bytes: int, now: datetime) -> int:
         price = self._find_price(models, now, request_bytes) if models else None
         if price is None:
-            what = f"the model '{models[0]}' has no price" if models else "this request names no model"
-            raise _reached(
-                Refusal(
-                    f"This key has a budget (budget_usd), and {what}: give it one under [prices].",
-                    "model_not_priced",
-                    retry_after_s=60,
-                )
+            what = (
+                f"the model '{models[0]}' has no price: give it one under [prices]"
+                if models
+                else "what this request may cost is unknown: it names no model"
             )
+            message = f"This key has a budget (budget_usd), and {what}."
+            raise _reached(Refusal(message, "model_not_priced", _NEVER_S, retry_helps=False))
         return most_it_may_cost(price, request_bytes, request)
 
 
 def _reached(refusal: Refusal) -> LimitReached:
-    return LimitReached(refusal.message, code=refusal.code, retry_after_s=refusal.retry_after_s)
+    return LimitReached(
+        refusal.message, code=refusal.code, retry_after_s=refusal.retry_after_s, retry_helps=refusal.retry_helps
+    )

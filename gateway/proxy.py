@@ -23,7 +23,7 @@ from gateway.core.meter import BodyMeter, Meter, Reading, StreamMeter
 from gateway.core.outcome import CLIENT_LEFT, OUR_FAULT, WE_STOPPED, Outcome, judged
 from gateway.core.outcome import label as outcome_label
 from gateway.core.routing import Kind
-from gateway.errors import MalformedBody, RefusedRequest, UpstreamError
+from gateway.errors import LimitReached, MalformedBody, NotByThisMethod, RefusedRequest, UpstreamError
 from gateway.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.recorder import Caller, Measured, Opened, Recorder
@@ -201,6 +201,8 @@ class Proxy:
     async def pass_on(self, client: Client, caller: Caller, method: str, path_qs: str) -> None:
         """A request that is no call (anything but POST): relayed, no span. Raises RefusedRequest and UpstreamError."""
         body = await client.read()
+        if body and caller.limits is not None:
+            raise NotByThisMethod(f"A key with limits sends bodies by POST, not by {method}.")
         if body:
             unrecorded = Call("", caller, routing.kind_of(path_qs.partition("?")[0]), client, path_qs)
             forwarded, choice = self._admit(unrecorded, body)
@@ -283,6 +285,8 @@ class Proxy:
         if call.caller.limits is None:
             return
         models = [name for name in dict.fromkeys((call.model, choice.model)) if name is not None]
+        # Before it is known: a client may leave while the question is under way.
+        call.reserved = True
         call.reserved = await self._limiter.admit(
             call.unique_id, call.caller, call.caller.limits, models, call.request, call.request_bytes
         )
@@ -385,6 +389,9 @@ class Proxy:
     # Settle
 
     async def _refuse(self, call: Call, error: RefusedRequest | UpstreamError) -> None:
+        if isinstance(error, LimitReached):
+            # One who tries again and again does not fill the disk with what he says.
+            call.request = {}
         outcome = Outcome(error.status, error.code or "invalid_request", str(error))
         await self._settle_and_wait(call, Reading(), outcome)
 

@@ -151,10 +151,11 @@ class Recorder:
             # A call goes on whatever becomes of its span.
             self._metrics.dropped.inc()
             log.error("The span %s of a call is lost\n%s", unique_id, secrets.trace(error))
+            self._abandon(unique_id, measured, caller, opened)
             return None
         if committed is None:
             return None
-        committed.add_done_callback(partial(self._say_if_lost, unique_id))
+        committed.add_done_callback(partial(self._see_if_lost, unique_id, measured, caller, opened))
         if wanted:
             task = asyncio.create_task(self._count_late(draft, wanted, committed), name=f"count {unique_id}")
             self._late.add(task)
@@ -178,11 +179,23 @@ class Recorder:
             self._store.drop(draft)
             return None
 
-    def _say_if_lost(self, unique_id: str, committed: asyncio.Future[bool]) -> None:
+    def _see_if_lost(
+        self,
+        unique_id: str,
+        measured: Measured,
+        caller: Caller,
+        opened: Opened | None,
+        committed: asyncio.Future[bool],
+    ) -> None:
         if not committed.cancelled() and (error := committed.exception()) is not None:
             self._metrics.dropped.inc()
             why = error if isinstance(error, (GatewayError, sqlite3.Error)) else secrets.trace(error)
             log.error("The span %s of a call is lost: %s", unique_id, why)
+            self._abandon(unique_id, measured, caller, opened)
+
+    def _abandon(self, unique_id: str, measured: Measured, caller: Caller, opened: Opened | None) -> None:
+        start_time = measured.fields.get("start_time") or self._clock.now()
+        self._store.abandon(unique_id, caller.organization_id, opened, start_time)
 
     async def close(self) -> None:
         """Waits for the counts that are still under way."""

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import pickle
+import shutil
 import socket
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
+from typing import NamedTuple
 
 from prometheus_client import multiprocess
 
@@ -18,6 +22,7 @@ from gateway import signals
 from gateway.config import Settings
 from gateway.errors import ListenError
 from gateway.reload import Configuration
+from gateway.store import sqlite
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +33,18 @@ METRICS_ENV = "PROMETHEUS_MULTIPROC_DIR"
 
 _COMMAND = [sys.executable, "-m", "gateway", "serve"]
 _RESTART_AFTER_S = 0.5
+_METRICS_PREFIX = "gateway-metrics-"
+# Locked while the folder that it is in is used.
+_LOCK_NAME = "lock"
 # Before each of the settings that a worker is sent: their length.
 _LENGTH_BYTES = 8
+
+
+class MetricsFolder(NamedTuple):
+    """Where the workers keep their numbers, and the file by which it is locked."""
+
+    path: str
+    lock: int
 
 
 class Supervisor:
@@ -55,6 +70,8 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         server = self._configuration.settings.server
+        # By workers it is opened only: one that comes after the file was deleted must not begin another.
+        sqlite.create(self._configuration.settings.store.path)
         with (
             signals.handled(loop, self._on_signal, SIGTERM, SIGINT, SIGHUP),
             _reserved(server.host, server.port) as self._port,
@@ -74,7 +91,7 @@ class Supervisor:
             await asyncio.gather(*keeping)
         return self._status
 
-    async def _keep(self, metrics: str, url: asyncio.Future[str]) -> None:
+    async def _keep(self, metrics: MetricsFolder, url: asyncio.Future[str]) -> None:
         """Keeps one worker running. The future gets its URL; where it ends before it listens, all are stopped."""
         while not self._stop.is_set():
             process = await self._start(metrics)
@@ -84,7 +101,9 @@ class Supervisor:
                 url.set_result(line.removeprefix("listening on "))
             status = await process.wait()
             del self._processes[process]
-            multiprocess.mark_process_dead(process.pid, metrics)  # type: ignore[no-untyped-call]
+            multiprocess.mark_process_dead(process.pid, metrics.path)  # type: ignore[no-untyped-call]
+            if status == 1 and self._stop.is_set():
+                self._status = self._status or 1
             if not url.done() and not self._stop.is_set():
                 self._status = 1
                 self._stop.set()
@@ -93,14 +112,20 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _RESTART_AFTER_S)
 
-    async def _start(self, metrics: str) -> Process:
-        env = {**os.environ, WORKER_ENV: "1", METRICS_ENV: metrics}
+    async def _start(self, metrics: MetricsFolder) -> Process:
+        env = {**os.environ, WORKER_ENV: "1", METRICS_ENV: metrics.path}
         # The worker inherits that signals are held, and lets them through when it can act on them. Nothing is awaited
         # before it is there. A session of its own: Ctrl-C reaches the parent alone, which then tells its workers once.
         signals.hold()
         try:
             process = await asyncio.create_subprocess_exec(
-                *_COMMAND, env=env, stdin=PIPE, stdout=PIPE, start_new_session=True
+                *_COMMAND,
+                env=env,
+                stdin=PIPE,
+                stdout=PIPE,
+                start_new_session=True,
+                # Where this process is killed, its workers still end their calls, and count them.
+                pass_fds=(metrics.lock,),
             )
         finally:
             signals.release()
@@ -152,8 +177,28 @@ async def settings_from_parent() -> AsyncIterator[Settings]:
             yield pickle.loads(await reader.readexactly(length))
 
 
-def _metrics_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="gateway-metrics-")
+@contextlib.contextmanager
+def _metrics_folder() -> Iterator[MetricsFolder]:
+    """A folder of its own; those that killed processes have left are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_METRICS_PREFIX}*"):
+        _remove_unused(left)
+    with tempfile.TemporaryDirectory(prefix=_METRICS_PREFIX) as folder:
+        draft = Path(folder) / "draft"
+        with draft.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever finds it by its name finds it locked.
+            draft.rename(draft.with_name(_LOCK_NAME))
+            yield MetricsFolder(folder, lock.fileno())
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes the folder if it is ours and nobody holds its lock."""
+    with contextlib.suppress(OSError):
+        if folder.lstat().st_uid != os.getuid():
+            return
+        with (folder / _LOCK_NAME).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

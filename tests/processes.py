@@ -1,6 +1,7 @@
 """The gateway as a process of its own, started the way a user starts it."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -58,6 +59,11 @@ class Process:
     @property
     def log(self) -> str:
         return (self.folder / "stderr.txt").read_text()
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The log without the times at which its lines were written."""
+        return [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", "", line) for line in self.log.splitlines()]
 
     @property
     def key(self) -> str:

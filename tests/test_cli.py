@@ -9,15 +9,17 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import openai
 import pytest
 
-from gateway import __version__
+from gateway import __version__, config
+from gateway.app import local_key
 from tests.processes import GATEWAY, Process, environment, run, serving
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -106,6 +108,50 @@ def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
     ended = run("serve", "--port", "0", folder=tmp_path)
     assert ended.returncode == 1
     assert "The key file gateway.db.key is empty" in ended.stderr
+
+
+def test_what_a_kill_left_of_a_key_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f"gateway.db.key.{os.getpid()}").touch()
+    made = local_key(config.parse(f"[store]\npath = '{tmp_path}/gateway.db'", "test.toml", {}))
+    assert made is not None and made.is_new
+    assert (tmp_path / "gateway.db.key").read_text() == f"{made.key}\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_log_tells_the_time_of_each_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    with serving(tmp_path) as gateway:
+        (tmp_path / "config.toml").write_text("[")
+        gateway.process.send_signal(signal.SIGHUP)
+        assert gateway.stop() == 0
+        lines = gateway.log.splitlines()[-2:]
+    assert [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} (?=ERROR )", "TIME ", line) for line in lines] == [
+        "TIME ERROR config.toml: not valid TOML: Invalid initial character for a key part (at end of document)",
+        "TIME ERROR Nothing was reloaded: the old settings stay in force.",
+    ]
+
+
+def test_the_audit_of_an_empty_database_and_of_a_range_that_ends_before_it_starts(tmp_path: Path) -> None:
+    with serving(tmp_path) as gateway:
+        assert gateway.stop() == 0
+    nothing = run("audit", folder=tmp_path)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "Nothing has come in yet.\n", "")
+    assert run("audit", "--json", folder=tmp_path).stdout == "{}\n"
+    turned = run("audit", "--start", "2026-01-02", "--end", "2026-01-01", folder=tmp_path)
+    assert (turned.returncode, turned.stdout, turned.stderr) == (2, "", "--end must not be before --start.\n")
+
+
+@pytest.mark.parametrize("command", ["audit", "check"])
+def test_who_reads_no_further_is_no_error(tmp_path: Path, command: str) -> None:
+    with serving(tmp_path) as gateway:
+        assert gateway.stop() == 0
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [*GATEWAY, command], cwd=tmp_path, env=environment(PYTHONUNBUFFERED="1"), stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -306,6 +352,42 @@ async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         async with asyncio.timeout(60):
             while any(Path(f"/proc/{child}").exists() for child in children):
                 await asyncio.sleep(0.01)
+
+
+async def test_the_metrics_of_a_killed_gateway_are_removed_by_the_next_and_those_of_a_running_one_are_not(
+    tmp_path: Path,
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    folders = [tmp_path / name for name in ("killed", "running", "next")]
+    for folder in folders:
+        folder.mkdir()
+
+    def start(folder: Path) -> AbstractContextManager[Process]:
+        return serving(folder, "--workers", "2", TMPDIR=str(scratch))
+
+    with start(folders[0]) as killed:
+        (left,) = scratch.iterdir()
+        children = await _children(killed.process.pid, 2)
+        # Its workers go on for as long as their calls do, and use the folder.
+        async with _long_stream(killed) as response:
+            killed.kill()
+            with start(folders[1]) as running:
+                assert left in scratch.iterdir()
+                assert await asyncio.to_thread(running.stop) == 0
+            assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
+        async with asyncio.timeout(60):
+            while any(Path(f"/proc/{child}").exists() for child in children):
+                await asyncio.sleep(0.01)
+    with start(folders[1]) as running:
+        assert left not in scratch.iterdir()
+        (used,) = scratch.iterdir()
+        with start(folders[2]) as another:
+            assert used in scratch.iterdir()
+            assert await asyncio.to_thread(another.stop) == 0
+        assert list(scratch.iterdir()) == [used]
+        assert await asyncio.to_thread(running.stop) == 0
+    assert list(scratch.iterdir()) == []
 
 
 def _child_ids(parent: int) -> list[int]:

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.conftest import Gateway, Reply, StartGateway
-from tests.fakes.client import soon
+from tests.fakes.client import raw_client, soon
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 from tests.processes import kill, serving
@@ -82,7 +82,7 @@ async def test_calls_over_the_rate_get_429_and_a_span_until_the_minute_has_passe
     clock.advance(20)
     assert (await call(gateway)).status == 200
     refused = await call(gateway)
-    message = "This key may make 2 calls a minute (rate_limit)."
+    message = "This key may make no more calls a minute than 2 (rate_limit)."
     assert (refused.status, refused.headers["Retry-After"], refused.json()) == (
         429,
         "40",
@@ -101,6 +101,8 @@ async def test_calls_over_the_rate_get_429_and_a_span_until_the_minute_has_passe
     clock.advance(1)
     assert (await call(gateway)).status == 200
     assert (await call(gateway)).status == 429
+    # What is refused is told of without what it said.
+    assert (span["model"], span["input"], span["full_request"]) == ("m", None, None)
     # Other keys have limits of their own, or none.
     assert [(await gateway.call(PATH, data=BODY)).status for _ in range(3)] == [200] * 3
 
@@ -209,8 +211,12 @@ async def answer_without_usage(received: Received, wire: Wire) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "what"),
     [
-        (PATH, {"model": "nobody-knows-it", "messages": []}, "the model 'nobody-knows-it' has no price"),
-        ("/v1/files", {"purpose": "batch"}, "this request names no model"),
+        (
+            PATH,
+            {"model": "nobody-knows-it", "messages": []},
+            "the model 'nobody-knows-it' has no price: give it one under [prices].",
+        ),
+        ("/v1/files", {"purpose": "batch"}, "what this request may cost is unknown: it names no model."),
     ],
 )
 async def test_what_has_no_price_is_refused_where_there_is_a_budget(
@@ -218,11 +224,63 @@ async def test_what_has_no_price_is_refused_where_there_is_a_budget(
 ) -> None:
     gateway = await start_gateway(limited("budget_usd = 1000"))
     refused = await call(gateway, json.dumps(body), path)
-    assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
-    assert refused.json()["error"]["message"] == (
-        f"This key has a budget (budget_usd), and {what}: give it one under [prices]."
-    )
+    # OpenAI's SDKs do not wait for what time does not heal.
+    headers = (refused.headers["Retry-After"], refused.headers["x-should-retry"])
+    assert (refused.status, headers) == (429, ("86400", "false"))
+    assert refused.json()["error"]["message"] == f"This key has a budget (budget_usd), and {what}"
     assert (await span_of(gateway, refused))["error_code"] == "model_not_priced"
+    assert upstream.requests == []
+
+
+async def test_a_client_that_leaves_while_its_call_is_admitted_leaves_no_reservation(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(limited(f"budget_usd = {10 * RESERVE}\nmax_concurrent = 1"))
+    blocker = sqlite3.connect(gateway.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    async with raw_client(gateway.url, KEY) as client:
+        await client.post(PATH, BODY.encode())
+        async with asyncio.timeout(60):
+            while b"gateway_store_waiting_bytes 0.0" in await (await gateway.session.get("/metrics")).read():
+                await asyncio.sleep(0)
+        client.leave()
+        async with asyncio.timeout(60):
+            while b'outcome="client_gone"' not in await (await gateway.session.get("/metrics")).read():
+                await asyncio.sleep(0)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    async with asyncio.timeout(60):
+        while (await call(gateway)).status != 200:
+            await asyncio.sleep(0)
+    assert used(gateway.path)["reserved"] == (0, 0)
+
+
+@pytest.mark.parametrize(("completion_tokens", "spent"), [(2**63 - 1, (2**63 - 1) / 1e12), (-1_000_000, 0)])
+async def test_an_absurd_usage_breaks_no_budget(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, completion_tokens: int, spent: float
+) -> None:
+    gateway = await start_gateway(limited("budget_usd = 1000\nmax_concurrent = 1"))
+
+    async def play(received: Received, wire: Wire) -> None:
+        usage = {"prompt_tokens": 1, "completion_tokens": completion_tokens, "total_tokens": 1}
+        await wire.json({**COMPLETION, "usage": usage})
+
+    upstream.play = play
+    reply = await call(gateway)
+    assert (reply.status, (await span_of(gateway, reply))["status"]) == (200, "success")
+    found = used(gateway.path)
+    assert (found["reserved"], [picos for _, picos in found["spent"]]) == ((0, 0), [pytest.approx(spent)])
+    assert (await call(gateway)).status == (429 if spent else 200)
+
+
+async def test_a_key_with_limits_calls_by_post_alone(start_gateway: StartGateway, upstream: ScriptedUpstream) -> None:
+    gateway = await start_gateway(limited("budget_usd = 0"))
+    for method in ("PUT", "PATCH"):
+        async with gateway.session.request(method, PATH, data=BODY, headers={"Authorization": KEY}) as response:
+            assert response.status == 405
+            assert (await response.json())["error"]["message"] == (
+                f"A key with limits sends bodies by POST, not by {method}."
+            )
     assert upstream.requests == []
 
 

@@ -84,7 +84,8 @@ async def audit(gateway: Gateway, **params: str) -> dict[str, Any]:
 def counted(**numbers: Any) -> dict[str, Any]:
     names = ("accepted", "open", "interrupted", "dropped", "posted", "repeated", "refused", "missing")
     times = {"start_time": None, "end_time": None}
-    return {**times, **dict.fromkeys(names, 0), "settled": {}, "balanced": True, **numbers}
+    stored = numbers.get("posted", 0)
+    return {**times, **dict.fromkeys(names, 0), "settled": {}, "stored": stored, "balanced": True, **numbers}
 
 
 async def test_the_audit_accounts_for_every_call_and_post(
@@ -174,7 +175,7 @@ async def test_the_audit_command_shows_what_is_missing(gateway: Gateway) -> None
         "spans posted                       0\n"
         "  repeated ids                     0\n"
         "  refused                          0\n"
-        "Every call is accounted for.\n",
+        "Everything is accounted for.\n",
     )
     db = sqlite3.connect(gateway.path)
     db.execute("DELETE FROM span WHERE id = 1")
@@ -182,7 +183,7 @@ async def test_the_audit_command_shows_what_is_missing(gateway: Gateway) -> None
     db.close()
     done = await asyncio.to_thread(run_audit, gateway)
     assert done.returncode == 1
-    assert "MISSING: 1 calls." in done.stdout
+    assert "MISSING: 1." in done.stdout
     done = await asyncio.to_thread(run_audit, gateway, "--start", "soon")
     assert done.returncode == 2
     assert "'soon' is no time like 2026-01-02T03:04" in done.stderr

@@ -56,7 +56,7 @@ def reload(gateway: Process, new: str) -> None:
 
 async def logged(gateway: Process, line: str) -> None:
     """Waits for a line in the log."""
-    await until(lambda: line in gateway.log.splitlines())
+    await until(lambda: line in gateway.log_lines)
 
 
 async def status(url: str, key: str) -> int:
@@ -168,7 +168,7 @@ async def test_a_bad_file_leaves_everything_as_it_was_and_the_log_says_why(
     with serving(tmp_path, "--workers", str(workers)) as gateway:
         reload(gateway, bad)
         await logged(gateway, STAYS)
-        told = [line for line in gateway.log.splitlines() if line.startswith("ERROR")]
+        told = [line for line in gateway.log_lines if line.startswith("ERROR")]
         assert len(told) == len(mistakes) + 1
         for mistake, line in zip(mistakes, told, strict=False):
             assert line.startswith(f"ERROR config.toml: {mistake}")
@@ -215,10 +215,10 @@ async def test_what_takes_a_restart_is_named_and_flags_still_win(tmp_path: Path,
     with serving(tmp_path) as gateway:
         changed = "[server]\nport = 1\nworkers = 3\ndrain_s = 6\n[store]\nsynchronous = 'full'\ncommit_wait_ms = 0\n"
         for _ in range(2):
-            told = len(gateway.log.splitlines())
+            told = len(gateway.log_lines)
             reload(gateway, changed + text(upstream.url))
             await logged(gateway, "WARNING [store] synchronous takes a restart.")
-            assert gateway.log.splitlines()[told:] == [
+            assert gateway.log_lines[told:] == [
                 NOTHING_CHANGED,
                 "WARNING [server] workers takes a restart.",
                 "WARNING [server] drain_s takes a restart.",
@@ -259,6 +259,21 @@ async def test_without_a_file_the_key_beside_the_database_is_read_again(tmp_path
         assert f"this key was made and is kept in gateway.db.key: {gateway.key}\n" in gateway.log
         assert [await models("a key of mine"), await models(gateway.key)] == [401, 200]
         assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--config", "config.toml")])
+async def test_a_file_that_is_gone_leaves_everything_as_it_was(
+    tmp_path: Path, upstream: ScriptedUpstream, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "config.toml").write_text(text(upstream.url))
+    with serving(tmp_path, *arguments) as gateway:
+        (tmp_path / "config.toml").unlink()
+        gateway.process.send_signal(signal.SIGHUP)
+        await logged(gateway, STAYS)
+        assert "ERROR config.toml: cannot be read: " in gateway.log
+        assert await status(gateway.url, "key-of-then") == 200
+        assert gateway.stop() == 0
+    assert not (tmp_path / "gateway.db.key").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -162,6 +162,7 @@ api_key = {both_key}
 models = ["m*"]
 name = "refused"
 base_url = "http://user:{refused_password}@127.0.0.1:{closed_port}/v1"
+headers = {{ "X-Plain" = {plain_header} }}
 
 [[upstreams]]
 models = ["m*"]
@@ -199,7 +200,7 @@ def configured(
     key = canaries.mint("key of team-a")
     written = {
         name: json.dumps(canaries.mint(name, odd=True))
-        for name in ("main_key", "main_header", "proxied_key", "both_key", "refused_key")
+        for name in ("main_key", "main_header", "proxied_key", "both_key", "refused_key", "plain_header")
     }
     in_urls = (
         *("password", "token", "proxy_password", "tunnelled_password", "tunnel_password", "both_password"),
@@ -321,8 +322,7 @@ class Requests:
         self, method: str, target: str, status: int | None = None, *, is_ours: bool = True, **kwargs: Any
     ) -> str:
         """Sends a request with the key of team-a; its whole answer is kept where it `is_ours`."""
-        with_key = kwargs.pop("headers", {})
-        async with self._session.request(method, target, headers=with_key, allow_redirects=False, **kwargs) as reply:
+        async with self._session.request(method, target, allow_redirects=False, **kwargs) as reply:
             try:
                 text = f"{reply.status} {reply.reason} {dict(reply.headers)} {await reply.text()}"
             except aiohttp.ClientPayloadError:
@@ -588,6 +588,18 @@ async def test_no_secret_of_a_run_is_found_again(workers: int, tmp_path: Path, u
     # The search reads what it should.
     assert canaries.found_in(while_running["table content"]) == {"content"}
     assert b"DEBUG:asyncio:" in while_running["stderr.txt"]
+
+
+async def test_secrets_are_looked_for_however_deep_a_request_is_nested(gateway: Gateway) -> None:
+    canaries = Canaries()
+    deep = '{"api_key": "' + canaries.mint("deep") + '"}'
+    for _ in range(120):
+        deep = f'{{"a": [{deep}]}}'
+    too_deep = "[" * 900 + "]" * 900
+    for body in (f'{{"model": "m", "tools": [{deep}]}}', f'{{"model": "m", "tools": {too_deep}}}'):
+        span = await gateway.span_of(CHAT, data=body)
+        assert span["status"] == "success"
+        assert canaries.found_in(json.dumps(span)) == set()
 
 
 # Mistakes in the configuration

@@ -147,12 +147,13 @@ class Gateway:
             assert is_whole or json.loads(row["warnings"]) == _CONTENT_DROPPED
         dropped = len(self.calls - set(found))
         assert await self.metric("gateway_spans_dropped_total") == dropped
-        lines = self.process.log.splitlines()
+        lines = self.process.log_lines
         logged = [line for line in lines if line.endswith("of a call is dropped: the store is full")]
         assert {line.split()[3] for line in logged} == self.calls - set(found)
         expected = {
             **{"start_time": None, "end_time": None, "accepted": len(self.calls), "open": 0, "interrupted": 0},
-            **{"settled": {"success": len(self.calls) - dropped}, "dropped": dropped, "posted": len(stored)},
+            **{"settled": {"success": len(self.calls) - dropped}, "dropped": dropped},
+            **{"posted": len(stored), "stored": len(stored)},
             **{"repeated": 0, "refused": len(self.posts) - len(stored), "missing": 0, "balanced": True},
         }
         told: dict[str, Any] = {}

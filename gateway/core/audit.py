@@ -33,7 +33,7 @@ class Audit:
 
     Calls: `accepted` got a row or were dropped; `settled` by how they ended, `open` under way, `interrupted` by the
     death of their process, `dropped` for want of room in the queue. Posted spans: `posted` stored, `repeated` the id
-    of a stored one, `refused` turned down.
+    of a stored one, `refused` turned down; `stored` of those posted are there.
     """
 
     accepted: int
@@ -44,18 +44,20 @@ class Audit:
     posted: int
     repeated: int
     refused: int
+    stored: int
 
     @property
     def missing(self) -> int:
-        """Accepted calls that nothing accounts for; below 0, rows that nobody accepted."""
-        return self.accepted - sum(self.settled.values()) - self.open - self.interrupted - self.dropped
+        """Calls and posted spans that nothing accounts for; below 0, rows that nobody accepted."""
+        calls = self.accepted - sum(self.settled.values()) - self.open - self.interrupted - self.dropped
+        return calls + self.posted - self.stored
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, and whether the calls balance: accepted = settled + open + interrupted + dropped."""
+        """The fields, and whether they balance: accepted = settled + open + interrupted + dropped, posted = stored."""
         return {**asdict(self), "missing": self.missing, "balanced": self.missing == 0}
 
 
-def audit(ledger: Mapping[str, int], calls: Iterable[CallCount]) -> Audit:
+def audit(ledger: Mapping[str, int], calls: Iterable[CallCount], stored: int) -> Audit:
     """Lays the ledger's numbers beside those of the rows."""
     stands: Counter[str] = Counter()
     settled: Counter[str] = Counter()
@@ -73,6 +75,7 @@ def audit(ledger: Mapping[str, int], calls: Iterable[CallCount]) -> Audit:
         posted=ledger.get(POSTED, 0),
         repeated=ledger.get(REPEATED, 0),
         refused=ledger.get(REFUSED, 0),
+        stored=stored,
     )
 
 

@@ -1,9 +1,10 @@
 """What a key may use, and whether one more call fits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from gateway.core.prices import PICOS_PER_USD, Price
@@ -12,6 +13,9 @@ WINDOW_S = 60
 DEFAULT_MAX_TOKENS = 1024
 _BYTES_PER_TOKEN = 4
 _MTOK = 1_000_000
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# More than any budget, of tokens as of 1e-12 USD.
+_NO_END = Decimal(10) ** 24
 # For what ends with a call under way: nobody knows when that is.
 _SOON_S = 1
 
@@ -40,24 +44,28 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call does not fit, in words and as a code, and after how many seconds it may."""
+    """Why a call does not fit, in words and as a code, and after how many seconds it may.
+
+    `retry_helps`: whether that is soon enough to wait for it.
+    """
 
     message: str
     code: str
     retry_after_s: int
+    retry_helps: bool = True
 
 
 def judged(limits: KeyLimits, use: Use, reserve: int, now: datetime) -> Refusal | None:
     """Whether one more call fits that may cost `reserve`; None if it does."""
     if limits.max_concurrent is not None and use.running >= limits.max_concurrent:
         return Refusal(
-            f"This key may run {limits.max_concurrent} calls at a time (max_concurrent).",
+            f"This key may have no more calls at a time than {limits.max_concurrent} (max_concurrent).",
             "concurrency_limit_exceeded",
             _SOON_S,
         )
     if limits.rate_limit is not None and sum(number for _, number in use.admitted) >= limits.rate_limit:
         return Refusal(
-            f"This key may make {limits.rate_limit} calls a minute (rate_limit).",
+            f"This key may make no more calls a minute than {limits.rate_limit} (rate_limit).",
             "rate_limit_exceeded",
             _seconds_until_below(limits.rate_limit, use.admitted, int(now.timestamp())),
         )
@@ -70,6 +78,7 @@ def judged(limits: KeyLimits, use: Use, reserve: int, now: datetime) -> Refusal 
             f"{_usd(reserve)}.",
             "budget_exceeded",
             _SOON_S if fits_when_calls_end else max(1, int((end - now).total_seconds()) + 1),
+            retry_helps=fits_when_calls_end,
         )
     return None
 
@@ -87,22 +96,30 @@ def reserve(price: Price, request_bytes: int, request: Mapping[str, Any]) -> int
     """The most that a call is expected to cost, in units of 1e-12 USD.
 
     The prompt's price × bytes of the request ÷ 4, and the completion's price × max tokens (1,024 where the request
-    says none) × n.
+    says none) × n. Upstreams differ in what they take for a number, and in which of several they go by: it is the
+    largest that any of them could read.
     """
     prompt = (price.prompt or Decimal(0)) * request_bytes / _BYTES_PER_TOKEN
-    completion = (price.completion or Decimal(0)) * _max_tokens(request) * _whole(request.get("n"), 1)
+    answers = _largest(request, ("n", "best_of")) or 1
+    completion = (price.completion or Decimal(0)) * (_largest(request, _MAX_TOKENS) or DEFAULT_MAX_TOKENS) * answers
     return int((prompt + completion) / _MTOK * PICOS_PER_USD)
 
 
-def _max_tokens(request: Mapping[str, Any]) -> int:
-    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        if (found := _whole(request.get(name), 0)) > 0:
-            return found
-    return DEFAULT_MAX_TOKENS
+def _largest(request: Mapping[str, Any], names: Sequence[str]) -> int:
+    return max(_whole(request.get(name)) for name in names)
 
 
-def _whole(value: Any, otherwise: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
+def _whole(value: Any) -> int:
+    """The number, rounded up, also where it is written as text; 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return 0
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return 0
+    if number.is_nan() or number <= 0:
+        return 0
+    return math.ceil(min(number, _NO_END))
 
 
 def period(name: str, now: datetime) -> tuple[date, datetime]:
@@ -120,4 +137,6 @@ def period(name: str, now: datetime) -> tuple[date, datetime]:
 
 
 def _usd(picos: int) -> str:
+    if picos > _NO_END:
+        return "more than a trillion"
     return f"{Decimal(picos) / PICOS_PER_USD:.6f}".rstrip("0").rstrip(".")

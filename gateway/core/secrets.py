@@ -138,7 +138,7 @@ def in_url(url: str) -> set[str]:
     if (userinfo := _userinfo.search(url)) is not None:
         user, _, password = userinfo[0][:-1].partition(":")
         # It is sent as Basic authentication.
-        found |= {password or user, b64encode(unquote(f"{user}:{password}").encode()).decode()}
+        found |= {password or user, b64encode(unquote(f"{user}:{password}").encode("utf-8", "replace")).decode()}
     return found | {unquote(text) for text in found}
 
 
@@ -151,7 +151,7 @@ def repeated_as(found: Iterable[str]) -> list[str]:
     for secret in map(str.strip, found):
         scheme, _, credentials = secret.partition(" ")
         texts |= {secret, *_cookie.findall(secret), credentials if scheme.lower() in _SCHEMES else secret}
-    texts |= {form for text in texts for form in (json.dumps(text)[1:-1], quote(text, safe=""))}
+    texts |= {form for text in texts for form in (json.dumps(text)[1:-1], quote(text, safe="", errors="replace"))}
     return sorted((text for text in texts if len(text) >= _LENGTH_AT_LEAST), key=len, reverse=True)
 
 

@@ -37,7 +37,8 @@ class Write:
     """One change that waits for its commit.
 
     `size`: about how many bytes it holds while it waits. `patient`: it waits until the store is back, however long.
-    `instead_of`: a write that this one makes needless where both are in one batch.
+    `instead_of`: a write that this one makes needless where both are in one batch. `if_lost`: what the ledger has to
+    hold if it is never committed.
     """
 
     apply: Apply
@@ -46,6 +47,7 @@ class Write:
     done: asyncio.Future[bool]
     patient: bool
     instead_of: "Write | None" = None
+    if_lost: tuple[Entry, ...] = ()
     result: bool = False
     error: Exception | None = None
 

@@ -10,6 +10,10 @@ from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, S
 
 # What a call that was never settled is shown as.
 _INTERRUPTED = ("failed", 500, "interrupted", "The gateway ended before the call did.")
+_ABANDONED = ("failed", 500, "span_lost", "The call has ended; its span could not be stored.")
+
+
+_MOST = 2**63 - 1
 
 
 class Entry(NamedTuple):
@@ -25,7 +29,8 @@ def _marks(number: int) -> str:
 
 
 _INSERT_SPAN = (
-    f"INSERT INTO span (seq, is_call, {', '.join(SPAN_COLUMNS)}) VALUES ({_marks(2 + len(SPAN_COLUMNS))})"
+    f"INSERT INTO span (seq, is_call, received_at, {', '.join(SPAN_COLUMNS)})"
+    f" VALUES ({_marks(3 + len(SPAN_COLUMNS))})"
     " ON CONFLICT (organization_id, unique_id) DO NOTHING"
 )
 _INSERT_OPEN = (
@@ -46,9 +51,14 @@ _UPDATE_COUNTS = (
 )
 
 
-def insert_span(db: sqlite3.Connection, seq: int, span: Values, content: Values, *, is_call: bool = False) -> bool:
-    """Stores a span; False if the organization has one with this unique_id already."""
-    cursor = db.execute(_INSERT_SPAN, (seq, is_call, *span))
+def insert_span(
+    db: sqlite3.Connection, seq: int, span: Values, content: Values, *, received_at: str | None = None
+) -> bool:
+    """Stores a span; False if the organization has one with this unique_id already.
+
+    `received_at`: when it was posted; None for that of a call.
+    """
+    cursor = db.execute(_INSERT_SPAN, (seq, received_at is None, received_at, *span))
     if cursor.rowcount == 0:
         return False
     db.execute(_INSERT_CONTENT, (cursor.lastrowid, *content))
@@ -89,6 +99,18 @@ def interrupt_call(db: sqlite3.Connection, seq: int, row_id: int) -> None:
     )
 
 
+def abandon_call(db: sqlite3.Connection, seq: int, organization_id: str, unique_id: str) -> bool:
+    """Closes the open row of a call whose span cannot be stored."""
+    return (
+        db.execute(
+            "UPDATE span SET seq = ?, is_open = 0, boot_id = NULL, status = ?, status_code = ?, error_code = ?,"
+            " error_message = ? WHERE organization_id = ? AND unique_id = ? AND boot_id IS NOT NULL",
+            (seq, *_ABANDONED, organization_id, unique_id),
+        ).rowcount
+        > 0
+    )
+
+
 def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique_id: str, values: Values) -> bool:
     """Puts late counts in; False if the span is gone."""
     return db.execute(_UPDATE_COUNTS, (seq, *values, organization_id, unique_id)).rowcount > 0
@@ -108,11 +130,11 @@ def use_of_key(
         " WHERE organization_id = ? AND key_name = ?",
         key,
     ).fetchone()
-    (spent,) = db.execute(
-        "SELECT coalesce(sum(picos), 0) FROM spending WHERE organization_id = ? AND key_name = ? AND day >= ?",
-        (*key, since_day),
-    ).fetchone()
-    return Use(admitted, running, reserved, spent)
+    # Added up here: SQLite's sum fails beyond 64 bits.
+    spent = db.execute(
+        "SELECT picos FROM spending WHERE organization_id = ? AND key_name = ? AND day >= ?", (*key, since_day)
+    ).fetchall()
+    return Use(admitted, running, reserved, sum(picos for (picos,) in spent))
 
 
 def reserve(
@@ -153,8 +175,8 @@ def release(db: sqlite3.Connection, unique_id: str, cost_picos: int | None) -> N
     *of_key_and_day, reserved = row
     db.execute(
         "INSERT INTO spending VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (organization_id, key_name, day) DO UPDATE SET picos = picos + excluded.picos",
-        (*of_key_and_day, reserved if cost_picos is None else cost_picos),
+        f" ON CONFLICT (organization_id, key_name, day) DO UPDATE SET picos = min(picos + excluded.picos, {_MOST})",
+        (*of_key_and_day, reserved if cost_picos is None else max(0, min(cost_picos, _MOST))),
     )
 
 
@@ -216,6 +238,15 @@ def call_counts(db: sqlite3.Connection, organization_id: str, start: str, end: s
         CallCount(bool(is_open), bool(has_boot) and not is_open, bool(failed), status_code, number)
         for is_open, has_boot, failed, status_code, number in rows
     ]
+
+
+def posted_spans(db: sqlite3.Connection, organization_id: str, start: str, end: str) -> int:
+    """How many posted spans that came from `start` up to `end` there are."""
+    row = db.execute(
+        "SELECT count(*) FROM span WHERE organization_id = ? AND is_call = 0 AND received_at >= ? AND received_at < ?",
+        (organization_id, start, end),
+    ).fetchone()
+    return int(row[0])
 
 
 def find_span(db: sqlite3.Connection, organization_id: str, unique_id: str) -> dict[str, Any] | None:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from gateway.core.complete import FAILED, Draft
 from gateway.core.limits import KeyLimits, Refusal
 from gateway.core.reading import stored_time
 from gateway.errors import StoreError, StoreFull, StoreUnavailable
-from gateway.store import boots, queries, rows, sqlite
+from gateway.store import boots, losses, queries, rows, sqlite
 from gateway.store.batch import Batch, Write
 from gateway.store.queries import Entry
 from gateway.store.writer import Writer
@@ -60,12 +62,14 @@ class Store:
         on_waiting: Callable[[int], None] = lambda size: None,
         on_trouble: Callable[[], None] = lambda: None,
     ) -> None:
-        """Makes the file if it is not there. `shared`: other workers write to it too. `on_waiting` is told how many
+        """Makes the file if it is not there. `shared`: other workers write to it too, and who started them has made it.
+        `on_waiting` is told how many
         bytes wait, whenever that changes; `on_trouble` of each commit that failed, in the writer's thread.
 
         Must be called on the event loop. Raises StoreError.
         """
-        sqlite.create(path)
+        if not shared:
+            sqlite.create(path)
         self._path = path
         try:
             self._boot = boots.Boot(path)
@@ -84,12 +88,20 @@ class Store:
         self._of_thread = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._probe: asyncio.Future[bool] | None = None
+        left_behind = losses.claim(path, self._boot.id)
+        self._lost_before = sum(map(losses.read, left_behind), start=Counter[Entry]())
         self._interrupting = self._writer.put(self._interrupt, 0).done
+        self._interrupting.add_done_callback(partial(_forget, left_behind))
 
     @property
     def trouble(self) -> str | None:
         """Why the store takes nothing just now; None while it does."""
         return self._writer.trouble
+
+    @property
+    def abandoned(self) -> int:
+        """How many changes were given up when it was closed."""
+        return self._writer.abandoned
 
     def oldest_wait_s(self) -> float:
         """Seconds that the write which waits longest has waited."""
@@ -106,13 +118,16 @@ class Store:
         """
         span, content = rows.span_values(draft), rows.content_values(draft)
         posted = _entry(draft, draft.received_at, audit.POSTED)
+        assert draft.received_at is not None, "a span that is complete was received"
+        received_at = stored_time(draft.received_at)
 
         def apply(batch: Batch) -> bool:
-            is_new = queries.insert_span(batch.db, batch.next_seq(), span, content)
+            is_new = queries.insert_span(batch.db, batch.next_seq(), span, content, received_at=received_at)
             batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
             return is_new
 
-        return self._writer.put(apply, rows.size(span) + rows.size(content), patient=False).done
+        size = rows.size(span) + rows.size(content)
+        return self._writer.put(apply, size, patient=False, if_lost=(posted._replace(name=audit.REFUSED),)).done
 
     def admit(
         self, unique_id: str, organization_id: str, key_name: str, limits: KeyLimits, reserve: int, now: datetime
@@ -159,7 +174,7 @@ class Store:
             return queries.open_call(batch.db, batch.next_seq(), self._boot.id, values)
 
         try:
-            return self._writer.put(apply, rows.size(values))
+            return self._writer.put(apply, rows.size(values), if_lost=_lost(accepted))
         except StoreFull:
             return None
 
@@ -175,15 +190,29 @@ class Store:
             if queries.settle_call(batch.db, seq, span, content):
                 return True
             batch.count(accepted)
-            return queries.insert_span(batch.db, seq, span, content, is_call=True)
+            return queries.insert_span(batch.db, seq, span, content)
 
         size = rows.size(span) + rows.size(content)
-        return self._writer.put(apply, size, force=force, instead_of=opened).done
+        # What was opened is told of by its open row, or by what becomes of that.
+        if_lost = _lost(accepted) if opened is None else ()
+        return self._writer.put(apply, size, force=force, instead_of=opened, if_lost=if_lost).done
+
+    def abandon(self, unique_id: str, caller_organization_id: str, opened: Opened | None, start_time: datetime) -> None:
+        """Says of a call whose span cannot be stored, by whatever fault, that it has ended."""
+        accepted = Entry(caller_organization_id, _minute(start_time), audit.ACCEPTED)
+
+        def apply(batch: Batch) -> bool:
+            queries.release(batch.db, unique_id, None)
+            if not queries.abandon_call(batch.db, batch.next_seq(), caller_organization_id, unique_id):
+                for entry in _lost(accepted):
+                    batch.count(entry)
+            return True
+
+        self._writer.put(apply, _ADMISSION_BYTES, force=True, if_lost=() if opened else _lost(accepted))
 
     def drop(self, draft: Draft) -> None:
         """Counts a call whose span finds no room and that has no open row."""
-        accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED)
-        self._writer.note(accepted, accepted._replace(name=audit.DROPPED))
+        self._writer.note(*_lost(_entry(draft, draft.span.start_time, audit.ACCEPTED)))
         if draft.reserved:
             draft.counting = False
             self._writer.put(lambda batch: _end_reservation(batch.db, draft), _ADMISSION_BYTES, force=True)
@@ -236,9 +265,15 @@ class Store:
         if self.trouble is not None or self.oldest_wait_s() > within_s:
             return False
         if self._probe is None or self._probe.done():
-            self._probe = self._writer.put(lambda batch: True, _PROBE_BYTES, force=True).done
+            self._probe = self._writer.put(self._try, _PROBE_BYTES, force=True).done
         await asyncio.wait([self._probe], timeout=within_s)
         return self._probe.done() and self._probe.exception() is None
+
+    def _try(self, batch: Batch) -> bool:
+        """Writes something, so that it shows whether there is room."""
+        queries.give_seq(batch.db, batch.seq)
+        self._boot.renew()
+        return True
 
     async def close(self) -> None:
         """Commits what waits and lets go of the file."""
@@ -257,6 +292,8 @@ class Store:
             queries.give_back(batch.db, boot_id)
             for row_id in queries.open_calls(batch.db, boot_id):
                 queries.interrupt_call(batch.db, batch.next_seq(), row_id)
+        for entry, number in self._lost_before.items():
+            batch.count(entry, number)
         for boot_id in boots.others(self._path, self._boot):
             if not boots.is_alive(self._path, boot_id):
                 boots.forget(self._path, boot_id)
@@ -304,9 +341,10 @@ def audited(db: sqlite3.Connection, organization_id: str, start: datetime | None
     try:
         ledger = queries.ledger_sums(db, organization_id, from_minute, to_minute)
         calls = queries.call_counts(db, organization_id, from_minute, to_minute)
+        posted = queries.posted_spans(db, organization_id, from_minute, to_minute)
     finally:
         db.execute("COMMIT")
-    return audit.audit(ledger, calls)
+    return audit.audit(ledger, calls, posted)
 
 
 def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:
@@ -322,6 +360,16 @@ def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:
         # What failed is given back; what was answered and has no known cost is taken to cost what it might.
         queries.release(db, unique_id, 0 if draft.span.status == FAILED else None)
     return True
+
+
+def _forget(files: list[Path], entered: asyncio.Future[bool]) -> None:
+    if entered.exception() is None:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _lost(accepted: Entry) -> tuple[Entry, Entry]:
+    return accepted, accepted._replace(name=audit.DROPPED)
 
 
 def _entry(draft: Draft, at: datetime | None, name: str) -> Entry:

@@ -12,10 +12,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from gateway.errors import StoreFull, StoreUnavailable
-from gateway.store import boots, rescue, sqlite
+from gateway.store import boots, losses, rescue, sqlite
 from gateway.store.batch import Apply, Batch, Write, commit
 from gateway.store.queries import Entry
 
@@ -67,6 +68,8 @@ class Writer:
         self._stopping = False
         self._closing = threading.Event()
         self._checkpoint = threading.Event()
+        self._checkpointed = threading.Event()
+        self._abandoned = 0
         # Held while a connection other than the writer's may be the last on its file: that one deletes the log.
         self._file_lock = threading.Lock()
         self._uncheckpointed = 0
@@ -80,8 +83,20 @@ class Writer:
         """Why the last commit failed, until one succeeds."""
         return self._trouble
 
+    @property
+    def abandoned(self) -> int:
+        """How many writes were given up when it was closed."""
+        return self._abandoned
+
     def put(
-        self, apply: Apply, size: int, *, patient: bool = True, force: bool = False, instead_of: Write | None = None
+        self,
+        apply: Apply,
+        size: int,
+        *,
+        patient: bool = True,
+        force: bool = False,
+        instead_of: Write | None = None,
+        if_lost: tuple[Entry, ...] = (),
     ) -> Write:
         """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
 
@@ -91,7 +106,7 @@ class Writer:
             raise _moved()
         if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
-        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, instead_of)
+        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, instead_of, if_lost)
         # A failed write whose asker has gone is no unhandled error.
         write.done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._waiting_bytes += size
@@ -180,22 +195,35 @@ class Writer:
             if isinstance(trouble, StoreUnavailable):
                 batch = self._refuse(batch, trouble)
             if time.monotonic() > self._give_up_at:
-                log.error("%d changes could not be stored: %s", len(batch), trouble)
-                for write in batch:
-                    write.error = trouble
-                self._hand_back(batch)
+                self._abandon(batch + self._take(math.inf, wait=False), trouble)
                 return
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_AT_MOST_S)
         if self._trouble is not None:
             log.warning("The store takes spans again.")
         self._trouble, self._refusing = None, False
+        self._hand_back(batch)
         self._checkpoint_after(sum(write.size for write in batch))
+
+    def _abandon(self, batch: list[Write], trouble: Exception) -> None:
+        """Gives up what waits, and keeps what the ledger has to say of it for the next process."""
+        self._abandoned = len(batch)
+        log.error("Gave up what could not be stored, %d changes: %s", len(batch), trouble)
+        entries = Counter(entry for write in batch for entry in write.if_lost)
+        try:
+            if entries:
+                losses.keep(self._path, self._boot.id, entries)
+        except OSError as error:
+            log.error("Nor can it be written down, the audit will not show it: %s", error)
+        for write in batch:
+            write.error = trouble
         self._hand_back(batch)
 
     def _store(self, batch: list[Write]) -> None:
         """One transaction on the file that is at the path. Raises FileMoved, sqlite3.Error and OSError."""
         while True:
+            if self._db is None and self._shared and not self._path.exists():
+                raise sqlite.FileMoved
             if self._db is None:
                 self._db, self._opened = sqlite.connect_writer(self._path, synchronous=self._synchronous)
             try:
@@ -243,21 +271,22 @@ class Writer:
         if self._uncheckpointed >= _CHECKPOINT_EVERY_BYTES:
             self._uncheckpointed = 0
             self._checkpoint.set()
+        if self._checkpointed.is_set() and self._db is not None:
+            # Only now, between two commits, can the log be done to its end, so that the next commit starts it over.
+            self._checkpointed.clear()
+            _checkpoint(self._db)
 
     def _run_checkpoints(self) -> None:
-        """Checkpoints on a connection and a thread of its own, so that no commit waits for one."""
+        """Checkpoints on a connection and a thread of its own, so that commits wait for the rest of one only."""
         while True:
             self._checkpoint.wait()
             self._checkpoint.clear()
             try:
-                with self._file_lock:
-                    db = sqlite.connect(self._path)
-                    try:
-                        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    finally:
-                        db.close()
+                with self._file_lock, closing(sqlite.connect(self._path)) as db:
+                    _checkpoint(db)
             except sqlite3.Error as error:
                 log.warning("The write-ahead log could not be checkpointed: %s", error)
+            self._checkpointed.set()
             if self._closing.is_set() and not self._thread.is_alive():
                 return
 
@@ -274,6 +303,13 @@ class Writer:
             else:
                 write.done.set_result(write.result)
         self._on_waiting(self._waiting_bytes)
+
+
+def _checkpoint(db: sqlite3.Connection) -> None:
+    try:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        log.warning("The write-ahead log could not be checkpointed: %s", error)
 
 
 def _moved() -> StoreUnavailable:

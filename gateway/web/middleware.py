@@ -105,6 +105,8 @@ async def leave_out_own_headers(request: web.Request, response: web.StreamRespon
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
+    if request.method == "CONNECT":
+        return "The gateway opens no tunnels (CONNECT): its address is an SDK's base_url, not an HTTP proxy."
     if error.status == 404:
         return f"There is no route {request.path}."
     if isinstance(error, web.HTTPMethodNotAllowed):

@@ -147,7 +147,8 @@ def _refusal(description: str, schema: str = "Refusal", headers: Schema | None =
 
 
 _TOO_MUCH = "The request came too slowly, its head is too large, or all connections are taken."
-_MAY_SAY = {"schema": {"type": "string"}}
+_MAY_NAME_SPAN = {LOG_ID_HEADER: {"schema": {"type": "string"}, "description": "The call's span, if it left one."}}
+_MAY_RETRY = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; or a date, of an upstream."}}
 _HEADERS: Schema = {
     "Log-Id": {"required": True, "schema": {"type": "string"}, "description": "The unique_id of the call's span."},
     "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 0}, "description": "Seconds."},
@@ -160,15 +161,15 @@ _RESPONSES: Schema = {
     "TooLarge": _refusal("The body is larger than [server] max_body_mb."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
     "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
-    "NotLetIn": _refusal(_TOO_MUCH, headers={"Retry-After": _MAY_SAY}),
+    "NotLetIn": _refusal(_TOO_MUCH, headers=_MAY_RETRY),
     "CallRefused": {
         "description": "A refusal of the gateway, in OpenAI's error shape; or the upstream's own, as it is.",
-        "headers": {LOG_ID_HEADER: _MAY_SAY, "Retry-After": _MAY_SAY},
+        "headers": _MAY_NAME_SPAN | _MAY_RETRY,
         "content": {_JSON: {"schema": {"anyOf": [ref("schemas", "CallRefusal"), {}]}}, "*/*": {}},
     },
     "Passed": {
         "description": "Any other answer of the upstream, as it is.",
-        "headers": {LOG_ID_HEADER: _MAY_SAY},
+        "headers": _MAY_NAME_SPAN | _MAY_RETRY,
     },
 }
 # Of a request whose route is not even looked at.
@@ -214,20 +215,23 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("POST", "/api/request-logs/list/"): _list(with_filters=True),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
-        ("GET", "/health"): _status("Whether the process is up", {"200": _says("It is.", {"status": {"const": "ok"}})}),
-        ("GET", "/ready"): _status(
+        **{("GET", path): said for path, said in _status_routes().items()},
+        **{("HEAD", path): _without_body(said) for path, said in _status_routes().items()},
+    }
+
+
+def _status_routes() -> dict[str, Schema]:
+    return {
+        "/health": _status("Whether the process is up", {"200": _says("It is.", {"status": {"const": "ok"}})}),
+        "/ready": _status(
             "Whether the store takes spans, and takes them in time",
             {
                 "200": _says("It does.", {"status": {"const": "ready"}}),
-                "503": _says("It does not.", {"detail": {"type": "string"}}),
+                "503": _says("It does not.", {"detail": {"type": "string"}}, _MAY_RETRY),
             },
         ),
-        ("GET", "/metrics"): _status(
-            "Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}
-        ),
-        ("GET", "/openapi.json"): _status(
-            "This document", {"200": _says("OpenAPI 3.1.", {"openapi": {}, "paths": {}})}
-        ),
+        "/metrics": _status("Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}),
+        "/openapi.json": _status("This document", {"200": _says("OpenAPI 3.1.", {"openapi": {}, "paths": {}})}),
     }
 
 
@@ -248,7 +252,7 @@ def _models() -> Schema:
         "summary": "The models that are served",
         "responses": {
             "200": _answer("All of them.", ref("schemas", "Models")),
-            **dict.fromkeys(_NOT_LET_IN, _refusal(_TOO_MUCH, "CallRefusal")),
+            **dict.fromkeys(_NOT_LET_IN, _refusal(_TOO_MUCH, "CallRefusal", _MAY_RETRY)),
             "401": _refusal("No key, or a wrong one.", "CallRefusal"),
         },
     }
@@ -358,5 +362,13 @@ def _status(summary: str, responses: Schema) -> Schema:
     return {"tags": ["status"], "summary": summary, "responses": responses}
 
 
-def _says(description: str, properties: Schema) -> Schema:
-    return _answer(description, members(properties))
+def _without_body(operation: Schema) -> Schema:
+    responses = {
+        status: {name: said for name, said in answer.items() if name != "content"}
+        for status, answer in operation["responses"].items()
+    }
+    return {**operation, "summary": f"{operation['summary']}, by its head alone", "responses": responses}
+
+
+def _says(description: str, properties: Schema, headers: Schema | None = None) -> Schema:
+    return _answer(description, members(properties), headers)

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.jsontext import dump
-from gateway.errors import InvalidSpan, RefusedRequest, RequestTimedOut, Unauthorized, UpstreamError
+from gateway.errors import InvalidSpan, LimitReached, RefusedRequest, RequestTimedOut, Unauthorized, UpstreamError
 
 _OPENAI_ROUTES = ("/v1", "/api/chat", "/api/openai", "/api/models")
 
@@ -27,6 +27,9 @@ def error_reply(request: web.Request, error: RefusedRequest | UpstreamError) -> 
     headers: dict[str, str] = {}
     if isinstance(error, RefusedRequest) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, LimitReached) and not error.retry_helps:
+        # OpenAI's SDKs would wait and try again.
+        headers["x-should-retry"] = "false"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RequestTimedOut):

@@ -52,11 +52,16 @@ def table(spans: SpanHandlers, relay: RelayHandlers, status: StatusHandlers) -> 
         Keyed("POST", "/api/request-logs/list", spans.list),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("GET", f"/api/request-logs/{_ID}", spans.retrieve),
-        Open("GET", "/health", status.health),
-        Open("GET", "/ready", status.ready),
-        Open("GET", "/metrics", status.metrics),
-        Open("GET", "/openapi.json", describe),
+        *_read_only("/health", status.health),
+        *_read_only("/ready", status.ready),
+        *_read_only("/metrics", status.metrics),
+        *_read_only("/openapi.json", describe),
     ]
+
+
+def _read_only(path: str, handler: Handler) -> tuple[Open, Open]:
+    """Open to everyone; to HEAD, aiohttp sends an answer's head alone."""
+    return Open("GET", path, handler), Open("HEAD", path, handler)
 
 
 # The routes that the table has put into an application.

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _CLOSE_WITHIN_S = 1.0
 # Connections that the kernel keeps until we take them; it may keep fewer.
 _BACKLOG = 1024
+# How many of them we take before the loop goes on; asyncio complains as often in one go where no file is left.
+_TAKEN_AT_ONCE = 16
 # A call has a connection on either side.
 _SOCKETS_A_CALL = 2
 # The database and its readers, the tokenizer, the log, and those that are turned away.
@@ -84,9 +86,14 @@ def _door(limits: Limits) -> Door:
 async def _listen(manager: web.Server, door: Door, host: str, port: int, *, shared_port: bool) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(
-            lambda: Connection(manager, door, loop), host, port, backlog=_BACKLOG, reuse_port=shared_port or None
+        server = await loop.create_server(
+            lambda: Connection(manager, door, loop), host, port, backlog=_TAKEN_AT_ONCE, reuse_port=shared_port or None
         )
     except OSError as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ListenError(f"Cannot listen on {host}:{port}: {reason}. Try another --host or --port.") from error
+    for listening in server.sockets:
+        # asyncio has one number for both; the same socket, by another name, is told the other.
+        with listening.dup() as same:
+            same.listen(_BACKLOG)
+    return server

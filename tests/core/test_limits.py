@@ -76,16 +76,36 @@ def test_a_refusal_says_in_words_what_is_in_the_way() -> None:
         # 400 bytes are taken for 100 tokens, at 150,000 picos each; 1,024 tokens at 600,000.
         (400, {}, 15_000_000 + 614_400_000),
         (400, {"max_tokens": 10}, 15_000_000 + 6_000_000),
-        (400, {"max_completion_tokens": 10, "max_tokens": 99}, 15_000_000 + 6_000_000),
+        (400, {"max_completion_tokens": 10, "max_tokens": 99}, 15_000_000 + 59_400_000),
         (400, {"max_output_tokens": 10, "n": 3}, 15_000_000 + 18_000_000),
+        (400, {"max_tokens": 10.0, "best_of": "3"}, 15_000_000 + 18_000_000),
+        (400, {"max_tokens": "9.5", "n": 2, "best_of": 3.0}, 15_000_000 + 18_000_000),
         (1, {"max_tokens": 1}, 37_500 + 600_000),
         (0, {"max_tokens": 0, "n": -1}, 614_400_000),
-        (0, {"max_tokens": "10", "n": True}, 614_400_000),
-        (0, {"max_tokens": 10**400}, 600_000 * 10**400),
+        (0, {"max_tokens": "many", "n": True}, 614_400_000),
+        (0, {"max_tokens": None, "n": [2]}, 614_400_000),
+        (0, {"max_tokens": "nan", "n": float("nan")}, 614_400_000),
+        (0, {"max_tokens": 10**5000}, 600_000 * 10**24),
+        (0, {"max_tokens": float("inf")}, 600_000 * 10**24),
     ],
 )
 def test_what_a_call_reserves(request_bytes: int, request_fields: dict[str, Any], picos: int) -> None:
     assert reserve(PRICE, request_bytes, request_fields) == picos
+
+
+def test_a_refusal_holds_no_endless_number() -> None:
+    refusal = judged(KeyLimits(budget_picos=1), NOTHING, reserve(PRICE, 0, {"max_tokens": 10**5000}), NOW)
+    assert refusal is not None and refusal.message.endswith("this call may cost more than a trillion.")
+
+
+def test_whether_it_helps_to_wait() -> None:
+    limits = KeyLimits(rate_limit=1, budget_picos=100)
+    over = [
+        judged(limits, Use([(SECOND, 1)], 0, 0, 0), 0, NOW),
+        judged(limits, Use([], 0, 60, 0), 50, NOW),
+        judged(limits, Use([], 0, 0, 60), 50, NOW),
+    ]
+    assert [refusal and refusal.retry_helps for refusal in over] == [True, True, False]
 
 
 def test_what_has_no_price_for_completions_reserves_its_prompt() -> None:

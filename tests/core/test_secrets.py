@@ -162,3 +162,9 @@ def test_an_error_is_told_with_its_causes_and_without_its_words() -> None:
     assert secret not in told
     assert [line for line in told.splitlines() if not line.startswith(" ")] == ["ValueError", "KeyError"]
     assert "in fail" in told
+
+
+def test_what_is_no_unicode_is_masked_as_well() -> None:
+    odd = "s3cret-\udc80-\ud800-s3cret"
+    assert masked({"error": f"no: {odd}"}, repeated_as({odd})) == {"error": "no: ***"}
+    assert in_url(f"https://user:{odd}@host/?key={odd}") >= {odd}

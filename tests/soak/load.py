@@ -328,6 +328,7 @@ def audit_of(rows: Iterable[Mapping[str, Any]], sent: Mapping[str, Sent], repeat
         "interrupted": ends["interrupted"],
         "dropped": 0,
         "posted": len(kinds) - ends.total(),
+        "stored": len(kinds) - ends.total(),
         "repeated": repeated,
         "refused": 0,
         "missing": 0,

@@ -157,6 +157,7 @@ async def test_with_several_processes_nothing_is_acknowledged_until_the_file_is_
 
 
 async def test_a_worker_among_several_brings_nothing_back(open_store: OpenStore, path: Path) -> None:
+    sqlite.create(path)
     store = open_store(shared=True)
     await store.insert(draft("a"))
     aside = path.with_name("aside")
@@ -264,7 +265,87 @@ async def test_calls_that_find_no_room_in_the_queue_are_counted(open_store: Open
     assert (found.accepted, found.settled, found.dropped, found.missing) == (4, {"success": 1}, 3, 0)
 
 
+async def test_a_worker_that_finds_no_database_makes_none(open_store: OpenStore, path: Path) -> None:
+    store = open_store(shared=True)
+    with pytest.raises(StoreUnavailable, match="restart the gateway"):
+        await store.insert(draft("a"))
+    assert not path.exists()
+    # There is nothing to be waited for at the end.
+    store._writer._give_up_s = 0.0
+
+
+async def test_what_was_given_up_at_the_end_is_in_the_next_audit(
+    open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.sqlite._BUSY_TIMEOUT_S", 0.1)
+    store = Store(path, synchronous="normal", queue_bytes=2**20)
+    await store.recover()
+    opened = store.open({**CALL, "unique_id": "opened before"})
+    assert opened is not None
+    await opened.done
+    store._writer._give_up_s = 0.0
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    ends = [
+        store.settle(draft("opened before", start_time=NOON), opened),
+        store.settle(draft("never opened", start_time=NOON), None),
+        store.settle(draft("opened too late", start_time=NOON), store.open({**CALL, "unique_id": "opened too late"})),
+        store.insert(draft("posted")),
+    ]
+    await store.close()
+    assert store.abandoned == 5
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert all(isinstance(end, sqlite3.Error) for end in await asyncio.gather(*ends, return_exceptions=True))
+    for _ in range(2):
+        again = open_store()
+        await again.recover()
+        found = await again.audit("o", None, None)
+        assert (found.accepted, found.interrupted, found.dropped, found.refused) == (3, 1, 2, 1)
+        assert found.missing == 0
+    assert not list(path.parent.glob("*.lost-*"))
+
+
+CALL = {
+    **{"organization_id": "o", "environment": "prod", "model": "m", "log_type": "chat", "stream": True},
+    **{"status": "running", "status_code": 0, "start_time": NOON, "timestamp": NOON},
+    **{"is_custom_prompt": False, "temperature": 1.0, "top_p": 1.0},
+}
+
+
+async def test_a_span_that_cannot_be_stored_closes_its_row(open_store: OpenStore, path: Path) -> None:
+    store = open_store()
+    opened = store.open({**CALL, "unique_id": "a"})
+    assert opened is not None
+    await opened.done
+    store.abandon("a", "o", opened, NOON)
+    store.abandon("never opened", "o", None, NOON)
+    assert await store.is_ready(30)
+    found = await store.audit("o", None, None)
+    assert (found.accepted, found.settled, found.open, found.dropped, found.missing) == (2, {"5xx": 1}, 0, 1, 0)
+
+
+async def test_the_log_does_not_grow_while_writes_never_pause(
+    open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.writer._CHECKPOINT_EVERY_BYTES", 200_000)
+    store = open_store(queue_bytes=2**30)
+
+    async def keep_writing(name: str) -> None:
+        for number in range(40):
+            await asyncio.gather(
+                *(store.insert(draft(f"{name}.{number}.{one}", input="x" * 5000)) for one in range(10))
+            )
+
+    # While some wait for their commit, others are on their way.
+    await asyncio.gather(*(keep_writing(str(name)) for name in range(10)))
+    written = path.stat().st_size
+    assert written > 15_000_000
+    assert path.with_name(f"{path.name}-wal").stat().st_size < written / 3
+
+
 async def test_a_database_that_cannot_be_read_says_so(open_store: OpenStore, path: Path) -> None:
+    sqlite.create(path)
     store = open_store(shared=True)
     await store.insert(draft("a"))
     shutil.copy(path, path.with_name("kept"))

@@ -207,7 +207,8 @@ async def test_a_call_that_ends_within_its_first_batch_is_written_once(store: St
 def ledger(**counted: Any) -> dict[str, Any]:
     """An audit in which all that is not said is 0."""
     names = ("accepted", "open", "interrupted", "dropped", "posted", "repeated", "refused", "missing")
-    return {**dict.fromkeys(names, 0), "settled": {}, "balanced": True, **counted}
+    stored = counted.get("posted", 0)
+    return {**dict.fromkeys(names, 0), "settled": {}, "stored": stored, "balanced": True, **counted}
 
 
 async def test_a_call_without_an_open_row_is_stored_all_the_same(store: Store, path: Path) -> None:
@@ -285,23 +286,24 @@ async def test_the_audit_counts_by_organization_and_whole_minutes(store: Store) 
             (None, NOON), (late, late),
         ))
     ) == [
-        Audit(2, {}, 2, 0, 0, 1, 1, 3),
-        Audit(1, {}, 1, 0, 0, 1, 1, 3),
-        Audit(1, {}, 1, 0, 0, 0, 0, 0),
-        Audit(0, {}, 0, 0, 0, 0, 0, 0),
-        Audit(1, {}, 1, 0, 0, 0, 0, 0),
+        Audit(2, {}, 2, 0, 0, 1, 1, 3, 1),
+        Audit(1, {}, 1, 0, 0, 1, 1, 3, 1),
+        Audit(1, {}, 1, 0, 0, 0, 0, 0, 0),
+        Audit(0, {}, 0, 0, 0, 0, 0, 0, 0),
+        Audit(1, {}, 1, 0, 0, 0, 0, 0, 0),
     ]  # fmt: skip
 
 
 async def test_an_audit_shows_rows_that_are_gone(store: Store, path: Path) -> None:
     for unique_id in ("a", "b"):
         await store.settle(settled(unique_id), None)
+        await store.insert(draft(f"posted {unique_id}"))
     db = sqlite3.connect(path)
-    db.execute("DELETE FROM span WHERE unique_id = 'a'")
+    db.execute("DELETE FROM span WHERE unique_id IN ('a', 'posted b')")
     db.commit()
     db.close()
     assert (await store.audit("o", None, None)).as_json() == ledger(
-        accepted=2, settled={"success": 1}, missing=1, balanced=False
+        accepted=2, settled={"success": 1}, posted=2, stored=1, missing=2, balanced=False
     )
 
 
@@ -321,7 +323,7 @@ async def test_an_older_database_is_brought_up_to_date_with_its_ledger(path: Pat
     db.commit()
     db.close()
     sqlite.create(path)
-    assert audits(path, None, None) == {"o": Audit(1, {"success": 1}, 0, 0, 0, 1, 0, 0)}
+    assert audits(path, None, None) == {"o": Audit(1, {"success": 1}, 0, 0, 0, 1, 0, 0, 1)}
 
 
 async def test_ready_while_writes_go_through(store: Store, path: Path) -> None:
@@ -340,7 +342,7 @@ async def test_ready_while_writes_go_through(store: Store, path: Path) -> None:
 
 def test_the_schema_has_every_field(path: Path) -> None:
     sqlite.create(path)
-    assert columns(path, "span") == {"id", "seq", "is_call", "is_open", "boot_id", *SPAN_COLUMNS}
+    assert columns(path, "span") == {"id", "seq", "is_call", "is_open", "boot_id", "received_at", *SPAN_COLUMNS}
     assert {*OPEN_COLUMNS} <= {*SPAN_COLUMNS}
     assert columns(path, "content") == {"span_id", *CONTENT_COLUMNS}
     legacy = {"messages", "prompt_messages", "completion_message", "completion_messages"}

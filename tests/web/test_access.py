@@ -89,9 +89,13 @@ ANSWERS = {
     ("GET", "/api/request-logs/audit"): 200,
     ("GET", "/api/request-logs/{unique_id}"): 200,
     ("GET", "/health"): 200,
+    ("HEAD", "/health"): 200,
     ("GET", "/ready"): 200,
+    ("HEAD", "/ready"): 200,
     ("GET", "/metrics"): 200,
+    ("HEAD", "/metrics"): 200,
     ("GET", "/openapi.json"): 200,
+    ("HEAD", "/openapi.json"): 200,
 }
 OPEN = {"/health", "/ready", "/metrics", "/openapi.json"}
 

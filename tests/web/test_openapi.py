@@ -55,6 +55,21 @@ def test_a_route_that_is_not_described_is_a_mistake() -> None:
         assert Description([Route("GET", "/api/new", needs_key=True)]).text
 
 
+async def test_answers_say_when_to_try_again_and_which_span_a_call_left(document: Document) -> None:
+    shared = document["components"]["responses"]
+
+    def headers(answer: Document) -> set[str]:
+        return set((shared[answer["$ref"].rsplit("/", 1)[1]] if "$ref" in answer else answer)["headers"])
+
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for status, answer in operation["responses"].items():
+                if status in ("429", "503"):
+                    assert "Retry-After" in headers(answer), (method, path, status)
+                if "leaves a span" in operation["summary"]:
+                    assert "X-Respan-Log-Id" in headers(answer), (method, path, status)
+
+
 async def test_who_may_call_a_route_is_what_the_table_says(document: Document) -> None:
     open_to_all = {line.path for line in lines() if isinstance(line, Open)}
     assert document["security"] == [{"bearer": []}, {"x-api-key": []}]

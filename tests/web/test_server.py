@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import re
+import signal
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -150,10 +151,34 @@ def test_the_limit_of_files_is_raised_and_bounds_the_connections(
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert clients[86].recv(65536).startswith(b"HTTP/1.1 503 ")
-        full = "WARNING All 86 connections are taken (as many as 300 open files allow, see ulimit -n): clients are"
+        full = " WARNING All 86 connections are taken (as many as 300 open files allow, see ulimit -n): clients are"
         assert full in process.log
         for client in clients:
             client.close()
+
+
+async def test_a_crowd_waits_at_the_door_for_a_gateway_that_is_busy(process: processes.Process) -> None:
+    parts = urlsplit(process.url)
+    process.process.send_signal(signal.SIGSTOP)
+    crowd = [socket.create_connection((parts.hostname, parts.port), timeout=20) for _ in range(100)]
+    process.process.send_signal(signal.SIGCONT)
+    await reachable(process.url)
+    for client in crowd:
+        client.close()
+
+
+async def test_that_no_file_is_left_is_told_a_few_times_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GATEWAY", ["sh", "-c", 'ulimit -n 60; exec "$0" "$@"', *processes.GATEWAY])
+    with processes.serving(tmp_path) as process:
+        parts = urlsplit(process.url)
+        crowd = [socket.create_connection((parts.hostname, parts.port), timeout=20) for _ in range(100)]
+        async with asyncio.timeout(60):
+            while "out of system resource" not in process.log:
+                await asyncio.sleep(0.01)
+        for client in crowd:
+            client.close()
+        await reachable(process.url)
+        assert process.log.count("out of system resource") < 500
 
 
 # Heads

@@ -1,5 +1,6 @@
 """Health, readiness and metrics: for everyone, and nothing secret."""
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 
@@ -7,6 +8,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import KEY, Gateway
+from tests.fakes.client import raw_client
 from tests.fakes.upstream import ScriptedUpstream
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi, I am a-secret"}]}
@@ -24,6 +26,28 @@ async def anyone(gateway: Gateway) -> AsyncIterator[aiohttp.ClientSession]:
 async def test_all_is_well(anyone: aiohttp.ClientSession, path: str, said: str, slash: str) -> None:
     async with anyone.get(path + slash, allow_redirects=False) as response:
         assert (response.status, await response.json()) == (200, {"status": said})
+
+
+async def test_head_is_answered_as_get_without_the_body(gateway: Gateway) -> None:
+    async with raw_client(gateway.url, "") as client:
+        for path in ("/health", "/ready", "/metrics", "/openapi.json"):
+            heads = []
+            for method in ("GET", "HEAD"):
+                await client.send_head(method, path)
+                # A body behind the answer to HEAD would be read as the next head.
+                await (client.read_answer() if method == "GET" else client.read_head())
+                client.headers.pop("Date")
+                heads.append((client.status, client.headers))
+            assert heads[0] == heads[1]
+            assert heads[0][0] == 200
+
+
+async def test_who_takes_the_gateway_for_an_http_proxy_is_told(gateway: Gateway) -> None:
+    async with raw_client(gateway.url, KEY) as client:
+        await client.send_head("CONNECT", "api.openai.com:443")
+        told = "The gateway opens no tunnels (CONNECT): its address is an SDK's base_url, not an HTTP proxy."
+        assert json.loads(await client.read_answer()) == {"detail": told}
+        assert client.status == 404
 
 
 async def test_it_is_not_ready_while_the_store_takes_no_spans(anyone: aiohttp.ClientSession, gateway: Gateway) -> None:

@@ -3,6 +3,8 @@
 ALTER TABLE span ADD COLUMN is_call INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE span ADD COLUMN is_open INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE span ADD COLUMN boot_id TEXT;
+-- Of a posted span: when it came, by the gateway's clock.
+ALTER TABLE span ADD COLUMN received_at TEXT;
 CREATE INDEX span_open ON span (boot_id) WHERE is_open = 1;
 
 -- What came in, counted in the transaction that stores it, so that the rows can be checked against it.
@@ -16,6 +18,7 @@ CREATE TABLE ledger (
 ) WITHOUT ROWID;
 
 UPDATE span SET is_call = 1 WHERE log_method = 'inference' AND upstream IS NOT NULL AND start_time IS NOT NULL;
+UPDATE span SET received_at = timestamp WHERE is_call = 0;
 INSERT INTO ledger
 SELECT organization_id, substr(start_time, 1, 16), 'accepted', count(*) FROM span WHERE is_call = 1 GROUP BY 1, 2;
 INSERT INTO ledger
