@@ -2,9 +2,11 @@
 
 import ctypes
 
-# mallopt(3): blocks of at least this size come from the system one by one, and go back to it when they are freed.
+# mallopt(3), as numbers of glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 256 * 1024
+# More than is read from a socket at once: taking each of those from the system would cost more than reading it.
+_LARGE_BYTES = 512 * 1024
 
 
 def give_large_blocks_back() -> None:
@@ -17,3 +19,4 @@ def give_large_blocks_back() -> None:
     except (AttributeError, OSError):
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)

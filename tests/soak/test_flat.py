@@ -335,7 +335,7 @@ async def test_a_process_holds_no_more_than_when_it_began(
         # What is loaded and started at first need is there from now on.
         await load.round()
         began = await settled(process_id, idle)
-        for _ in how_long.rounds(stride=3, long=10):
+        for _ in how_long.rounds(stride=2, long=10):
             await load.round()
         ended = await settled(process_id, idle)
         peak = status(process_id, "VmHWM")

@@ -373,7 +373,7 @@ async def test_a_cut_at_any_byte_leaves_one_span_and_nothing_else(
     head = await cuts.head_of(recording)
     length = head + len(recording.passed(b"".join(recording.chunks)))
     made = 0
-    for number in how_long.rounds(stride=3, long=STEP):
+    for number in how_long.rounds(stride=2, long=STEP):
         start = (date.today().toordinal() + number) % STEP
         cases = []
         for how in ("fin", "rst"):

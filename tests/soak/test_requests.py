@@ -242,7 +242,7 @@ async def test_a_body_arrives_as_it_was_sent_but_for_what_is_stripped(
     more = PLAIN_TOO.format(url=upstream.url)
     gateway = await start_gateway(more, store="commit_wait_ms = 60000\nmax_content_mb = 1")
     calls = Calls(gateway, upstream)
-    for number in how_long.rounds(stride=20, long=100):
+    for number in how_long.rounds(stride=12, long=100):
         await calls.all([any_body(100 * number + one) for one in range(100)], at_once=16)
     assert sorted(row["unique_id"] for row in rows(gateway.path, "unique_id")) == sorted(calls.log_ids)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
