@@ -89,6 +89,7 @@ class Supervisor:
             if self._sent is None:
                 self._end_workers(SIGTERM)
             await asyncio.gather(*keeping)
+            sqlite.tidy(self._configuration.settings.store.path)
         return self._status
 
     async def _keep(self, metrics: MetricsFolder, url: asyncio.Future[str]) -> None:

@@ -1,6 +1,7 @@
 """The store on a real file."""
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from gateway.core.audit import Audit, whole_minutes
 from gateway.core.complete import Draft
 from gateway.core.span import Span
 from gateway.errors import StoreError, StoreFull
-from gateway.store import sqlite
+from gateway.store import queries, sqlite
 from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS
 from gateway.store.store import Store, audits
 from tests.store.spans import NOON, draft
@@ -370,6 +371,22 @@ def test_processes_that_make_the_file_at_once_wait_for_each_other(path: Path, mo
     sqlite.create(path)
     other.close()
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_a_log_that_was_left_is_put_into_the_database(path: Path) -> None:
+    sqlite.create(path)
+    db, _ = sqlite.connect_writer(path, synchronous="normal")
+    queries.give_seq(db, 7)
+    # As if its process had been killed: the copies are of files that nobody has open.
+    for file in list(path.parent.iterdir()):
+        shutil.copy(file, file.with_name(f"left-{file.name}"))
+    db.close()
+    left = path.with_name(f"left-{path.name}")
+    sqlite.tidy(left)
+    assert sorted(file.name for file in path.parent.iterdir()) == [left.name, path.name]
+    assert rows(left, "SELECT seq FROM journal") == [(7,)]
+    sqlite.tidy(path.with_name("none.db"))
+    assert not path.with_name("none.db").exists()
 
 
 def test_a_database_of_a_newer_gateway_is_refused_and_left_alone(path: Path) -> None:
