@@ -14,6 +14,8 @@ from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import TextIO
 
+import uvloop
+
 from gateway import __version__, config, signals
 from gateway.app import Gateway, LocalKey, opened, served
 from gateway.config import Settings
@@ -113,12 +115,12 @@ def _serve(options: argparse.Namespace) -> int:
     raise_file_limit()
     give_large_blocks_back()
     if WORKER_ENV in os.environ:
-        return asyncio.run(_work())
+        return uvloop.run(_work())
     configuration = Configuration(partial(_load, options), _tell_key)
     announce = partial(_announce, key=configuration.local_key)
     if configuration.settings.server.workers > 1:
         return asyncio.run(Supervisor(configuration).run(announce))
-    return asyncio.run(_run(configuration, announce))
+    return uvloop.run(_run(configuration, announce))
 
 
 async def _run(configuration: Configuration, announce: Callable[[str], None]) -> int:
@@ -213,7 +215,7 @@ def _demo(options: argparse.Namespace) -> int:
     # rich is for this command alone, and takes its time to load.
     from gateway import demo
 
-    return asyncio.run(demo.run(port=options.port, once=options.once, stop=partial(_stop_signal, SIGHUP)))
+    return uvloop.run(demo.run(port=options.port, once=options.once, stop=partial(_stop_signal, SIGHUP)))
 
 
 def _load(options: argparse.Namespace) -> Settings:

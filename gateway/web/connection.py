@@ -75,6 +75,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_door",
+        "_has_begun",
         "_head_alarm",
         "_head_bytes",
         "_head_due",
@@ -98,6 +99,7 @@ class Connection(web.RequestHandler):
         )
         self._parser = cast("Any", _Parser(self._parser, self._on_broken))
         self._door = door
+        self._has_begun = False
         # aiohttp's `transport` is None from where it closes it; bytes may wait to be written even then.
         self._wire = cast("asyncio.Transport", None)
         self._head_alarm: asyncio.TimerHandle | None = None
@@ -107,6 +109,10 @@ class Connection(web.RequestHandler):
         self._pauses = 0
         self._left = (0, 0)
         self._stalled_at = 0.0
+
+    async def start(self) -> None:
+        self._has_begun = True
+        await super().start()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
@@ -161,7 +167,9 @@ class Connection(web.RequestHandler):
 
     def _is_waiting(self) -> bool:
         """Whether the next thing to come is a request's head."""
-        return self._waiter is not None and not self._waiter.done()
+        if self._has_begun:
+            return self._waiter is not None and not self._waiter.done()
+        return not self._messages
 
     # What comes in
 

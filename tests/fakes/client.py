@@ -113,10 +113,11 @@ async def raw_client(url: str, key: str, *, receive_buffer: int | None = None) -
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     sock = socket.socket()
-    sock.setblocking(False)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+    # The kernel of this machine answers, whatever the loop is at.
+    sock.connect((parts.hostname, parts.port))
+    sock.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
         yield RawClient(reader, writer, parts.netloc, key)
