@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -88,11 +88,11 @@ class Recorder:
         Raises InvalidSpan, MalformedBody and StoreFull.
         """
         try:
-            draft = self._posted(raw, caller, header_params)
+            draft, minted = self._posted(raw, caller, header_params)
             if wanted := complete.wanted(draft):
                 complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
             self._finish(draft)
-            is_new = await self._store.insert(draft)
+            is_new = await self._store.insert(draft, minted=minted)
         except GatewayError:
             self.refuse(caller)
             raise
@@ -146,7 +146,7 @@ class Recorder:
             wanted = complete.wanted(draft)
             draft.reserved, draft.counting = reserved, bool(wanted)
             self._finish(draft, priced=not wanted, carried=measured.carried)
-            committed = self._settle(draft, opened)
+            committed = self._settle(draft, opened, partial(self._lost, unique_id, measured, caller, opened))
         except Exception as error:
             # A call goes on whatever becomes of its span.
             self._metrics.dropped.inc()
@@ -155,43 +155,38 @@ class Recorder:
             return None
         if committed is None:
             return None
-        committed.add_done_callback(partial(self._see_if_lost, unique_id, measured, caller, opened))
         if wanted:
-            task = asyncio.create_task(self._count_late(draft, wanted, committed), name=f"count {unique_id}")
+            task = asyncio.create_task(self._count_late(draft, wanted), name=f"count {unique_id}")
             self._late.add(task)
             task.add_done_callback(self._late.discard)
         return committed
 
-    def _settle(self, draft: Draft, opened: Opened | None) -> asyncio.Future[bool] | None:
+    def _settle(
+        self, draft: Draft, opened: Opened | None, on_failure: Callable[[Exception], None]
+    ) -> asyncio.Future[bool] | None:
         """Hands a call's span to the store. Where that is full, what was opened is settled without its content; what
         was not is dropped, and counted."""
         try:
-            return self._store.settle(draft, opened)
+            return self._store.settle(draft, opened, on_failure=on_failure)
         except StoreFull:
             if opened is not None:
                 content.drop(draft.span)
                 complete.warn(draft.span, "content dropped: the store was full")
                 if draft.span.status == complete.SUCCESS:
                     draft.span.status = complete.WARNING
-                return self._store.settle(draft, opened, force=True)
+                return self._store.settle(draft, opened, force=True, on_failure=on_failure)
             self._metrics.dropped.inc()
             log.error("The span %s of a call is dropped: the store is full", draft.span.unique_id)
             self._store.drop(draft)
             return None
 
-    def _see_if_lost(
-        self,
-        unique_id: str,
-        measured: Measured,
-        caller: Caller,
-        opened: Opened | None,
-        committed: asyncio.Future[bool],
+    def _lost(
+        self, unique_id: str, measured: Measured, caller: Caller, opened: Opened | None, error: Exception
     ) -> None:
-        if not committed.cancelled() and (error := committed.exception()) is not None:
-            self._metrics.dropped.inc()
-            why = error if isinstance(error, (GatewayError, sqlite3.Error)) else secrets.trace(error)
-            log.error("The span %s of a call is lost: %s", unique_id, why)
-            self._abandon(unique_id, measured, caller, opened)
+        self._metrics.dropped.inc()
+        why = error if isinstance(error, (GatewayError, sqlite3.Error)) else secrets.trace(error)
+        log.error("The span %s of a call is lost: %s", unique_id, why)
+        self._abandon(unique_id, measured, caller, opened)
 
     def _abandon(self, unique_id: str, measured: Measured, caller: Caller, opened: Opened | None) -> None:
         start_time = measured.fields.get("start_time") or self._clock.now()
@@ -201,18 +196,22 @@ class Recorder:
         """Waits for the counts that are still under way."""
         await asyncio.gather(*self._late, return_exceptions=True)
 
-    def _posted(self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None) -> Draft:
+    def _posted(
+        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
+    ) -> tuple[Draft, bool]:
+        """A posted span, and whether its id was minted here."""
         fields = aliases.merge(raw, header_params)
         if not fields.get("model"):
             fields.pop("model", None)
-        if fields.get("unique_id", "") == "":
+        minted = fields.get("unique_id", "") == ""
+        if minted:
             fields["unique_id"] = self._clock.new_id()
         fields.setdefault("log_method", "logging_api")
         draft = Draft(validate({**fields, **_of(caller)}))
         if deep := content.too_deep(draft.span):
             raise MalformedBody(f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels.")
         complete.complete(draft, self._clock.now())
-        return draft
+        return draft, minted
 
     def _measured(self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller) -> Draft:
         taken, ignored = params.descriptive(params_given)
@@ -255,11 +254,11 @@ class Recorder:
         for name in _TOLD_BY_UPSTREAMS:
             setattr(span, name, secrets.masked(getattr(span, name), texts))
 
-    async def _count_late(self, draft: Draft, wanted: Mapping[str, Any], committed: asyncio.Future[bool]) -> None:
+    async def _count_late(self, draft: Draft, wanted: Mapping[str, Any]) -> None:
         try:
             complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
             complete.price(draft, self._prices.find)
-            await asyncio.wait([committed])
+            # The store takes changes in their order: the span is there before its counts.
             await self._store.update_counts(draft)
         except (StoreUnavailable, sqlite3.Error) as error:
             log.warning("The span %s stays without token counts: %s", draft.span.unique_id, error)

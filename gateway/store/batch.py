@@ -4,19 +4,73 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.store import queries
 from gateway.store.queries import Entry
+from gateway.store.rows import Values
 
 
-@dataclass(slots=True)
 class Batch:
-    """What a write gets: the connection, the next place in the journal, and the ledger."""
+    """What a write gets: the connection, the next place in the journal, and the ledger.
 
-    db: sqlite3.Connection
-    seq: int
-    ledger: Counter[Entry] = field(default_factory=Counter)
+    Rows that can be written without a look at the database are gathered and go in together: each statement lets go
+    of the GIL and takes it again, which costs more than the row. Whoever asks for `db` finds them written.
+    """
+
+    def __init__(self, db: sqlite3.Connection, seq: int, *, together: bool = True) -> None:
+        self._db = db
+        self._together = together
+        self._opened: list[Values] = []
+        self._spans: list[Values] = []
+        self._settled: list[Values] = []
+        self._contents: list[Values] = []
+        self.seq = seq
+        self.ledger: Counter[Entry] = Counter()
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The connection, with everything written that came before in this batch."""
+        self.write()
+        return self._db
+
+    def write(self) -> None:
+        """Writes the gathered rows."""
+        for rows, put in (
+            (self._opened, queries.open_calls),
+            (self._spans, queries.insert_spans),
+            (self._settled, queries.settle_calls),
+            (self._contents, queries.insert_contents),
+        ):
+            if rows:
+                put(self._db, rows)
+                rows.clear()
+
+    def open(self, boot_id: str, values: Values) -> int:
+        """Gathers the open row of a call; gives its id."""
+        seq = self.next_seq()
+        self._opened.append(queries.open_row(seq, boot_id, values))
+        self._gathered()
+        return seq
+
+    def insert(self, span: Values, content: Values, received_at: str | None = None) -> bool:
+        """Gathers a span whose id is new, as those that are minted here are; False if it shows that it is not."""
+        seq = self.next_seq()
+        if not self._together:
+            return queries.insert_span(self._db, seq, span, content, received_at=received_at)
+        self._spans.append(queries.span_row(seq, span, received_at))
+        self._contents.append((seq, *content))
+        return True
+
+    def settle(self, row_id: int, span: Values, content: Values) -> None:
+        """Gathers the span of a call that has an open row."""
+        self._settled.append(queries.span_row(row_id, span, None, seq=self.next_seq()))
+        self._contents.append((row_id, *content))
+        self._gathered()
+
+    def _gathered(self) -> None:
+        if not self._together:
+            self.write()
 
     def next_seq(self) -> int:
         """A new place in the journal, for a row that is new or changes."""
@@ -38,7 +92,7 @@ class Write:
 
     `size`: about how many bytes it holds while it waits. `patient`: it waits until the store is back, however long.
     `instead_of`: a write that this one makes needless where both are in one batch. `if_lost`: what the ledger has to
-    hold if it is never committed.
+    hold if it is never committed. `on_failure` is told why it was not.
     """
 
     apply: Apply
@@ -48,7 +102,9 @@ class Write:
     patient: bool
     instead_of: "Write | None" = None
     if_lost: tuple[Entry, ...] = ()
+    on_failure: Callable[[Exception], None] | None = None
     result: bool = False
+    committed: bool = False
     error: Exception | None = None
 
 
@@ -61,17 +117,32 @@ def commit(db: sqlite3.Connection, writes: Sequence[Write], check: Callable[[], 
     for write in writes:
         write.error = None
     applicable = list(writes)
-    while (failed := _try(db, applicable, check)) is not None:
+    together = True
+    while True:
+        try:
+            failed = _try(db, applicable, check, together=together)
+        except _OneOfThem:
+            # Each by itself, so that it shows which.
+            together = False
+            continue
+        if failed is None:
+            break
         applicable.remove(failed)
+    for write in applicable:
+        write.committed = True
 
 
-def _try(db: sqlite3.Connection, writes: list[Write], check: Callable[[], None]) -> Write | None:
-    """Commits the writes, or rolls them back and gives the one that is at fault."""
+class _OneOfThem(Exception):
+    """A row that was written together with others is at fault."""
+
+
+def _try(db: sqlite3.Connection, writes: list[Write], check: Callable[[], None], *, together: bool) -> Write | None:
+    """Commits the writes, or rolls them back and gives the one that is at fault. Raises _OneOfThem."""
     needless = {write.instead_of for write in writes}
     db.execute("BEGIN IMMEDIATE")
     try:
         first = queries.take_seq(db)
-        batch = Batch(db, first)
+        batch = Batch(db, first, together=together)
         for write in writes:
             if write in needless:
                 continue
@@ -80,9 +151,17 @@ def _try(db: sqlite3.Connection, writes: list[Write], check: Callable[[], None])
             except Exception as error:
                 if _is_trouble_with_the_store(error):
                     raise
+                if together:
+                    raise _OneOfThem from error
                 db.execute("ROLLBACK")
                 write.error = error
                 return write
+        try:
+            batch.write()
+        except Exception as error:
+            if _is_trouble_with_the_store(error) or not together:
+                raise
+            raise _OneOfThem from error
         queries.add_to_ledger(db, batch.ledger)
         if batch.seq != first:
             queries.give_seq(db, batch.seq)

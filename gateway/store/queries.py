@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from gateway.core.audit import CallCount
@@ -24,31 +26,27 @@ class Entry(NamedTuple):
     name: str
 
 
-def _marks(number: int) -> str:
-    return ", ".join("?" * number)
+# What a call's row says from its opening on.
+_OF_THE_CALL = ("organization_id", "unique_id")
 
-
-_INSERT_SPAN = (
-    f"INSERT INTO span (seq, is_call, received_at, {', '.join(SPAN_COLUMNS)})"
-    f" VALUES ({_marks(3 + len(SPAN_COLUMNS))})"
-    " ON CONFLICT (organization_id, unique_id) DO NOTHING"
-)
-_INSERT_OPEN = (
-    f"INSERT INTO span (seq, is_call, is_open, boot_id, {', '.join(OPEN_COLUMNS)})"
-    f" VALUES (?, 1, 1, ?, {_marks(len(OPEN_COLUMNS))}) ON CONFLICT (organization_id, unique_id) DO NOTHING"
-)
-# Only what was opened and never settled; an interrupted call may still be settled by a process that lives on.
+# A row's id is its first place in the journal: so it is known before the row is written.
+_SPAN_ROW = ("id", "seq", "is_call", "received_at", *SPAN_COLUMNS)
+_OPEN_ROW = ("id", "seq", "is_call", "is_open", "boot_id", *OPEN_COLUMNS)
+_CONTENT_ROW = ("span_id", *CONTENT_COLUMNS)
+_ONCE = " ON CONFLICT (organization_id, unique_id) DO NOTHING"
+# Only what was opened and never settled; an interrupted call may still be settled by a process that lives on. What
+# is the same as it was is left out: SQLite rewrites each index that a column named here is part of.
 _SETTLE = (
-    f"UPDATE span SET seq = ?, is_open = 0, boot_id = NULL, {', '.join(f'{name} = ?' for name in SPAN_COLUMNS)}"
-    " WHERE organization_id = ? AND unique_id = ? AND boot_id IS NOT NULL RETURNING id"
-)
-_INSERT_CONTENT = (
-    f"INSERT INTO content (span_id, {', '.join(CONTENT_COLUMNS)}) VALUES ({_marks(1 + len(CONTENT_COLUMNS))})"
+    " ON CONFLICT DO UPDATE SET is_open = 0, boot_id = NULL, "
+    + ", ".join(f"{name} = excluded.{name}" for name in ("seq", *SPAN_COLUMNS) if name not in _OF_THE_CALL)
+    + " WHERE span.boot_id IS NOT NULL AND span.unique_id = excluded.unique_id"
 )
 _UPDATE_COUNTS = (
     f"UPDATE span SET seq = ?, {', '.join(f'{name} = ?' for name in COUNTED_COLUMNS)}"
     " WHERE organization_id = ? AND unique_id = ?"
 )
+# Rows in one statement; a power of two, as their numbers below it are: so few statements are ever prepared.
+_TOGETHER = 64
 
 
 def insert_span(
@@ -58,26 +56,57 @@ def insert_span(
 
     `received_at`: when it was posted; None for that of a call.
     """
-    cursor = db.execute(_INSERT_SPAN, (seq, received_at is None, received_at, *span))
-    if cursor.rowcount == 0:
+    row = span_row(seq, span, received_at)
+    if db.execute(_inserting("span", _SPAN_ROW, 1, _ONCE), row).rowcount == 0:
         return False
-    db.execute(_INSERT_CONTENT, (cursor.lastrowid, *content))
+    insert_contents(db, [(seq, *content)])
     return True
 
 
-def open_call(db: sqlite3.Connection, seq: int, boot_id: str, values: Values) -> bool:
-    """Stores the open row of a call that is under way."""
-    return db.execute(_INSERT_OPEN, (seq, boot_id, *values)).rowcount > 0
+def span_row(row_id: int, span: Values, received_at: str | None, *, seq: int | None = None) -> Values:
+    """The row of a span; `seq`: where it stands in the journal now, if that is not where it came in."""
+    return (row_id, row_id if seq is None else seq, received_at is None, received_at, *span)
 
 
-def settle_call(db: sqlite3.Connection, seq: int, span: Values, content: Values) -> bool:
-    """Puts the span of a call in the place of its open row; False if there is none."""
-    organization_id, unique_id, *_ = span
-    row = db.execute(_SETTLE, (seq, *span, organization_id, unique_id)).fetchone()
-    if row is None:
-        return False
-    db.execute(_INSERT_CONTENT, (row[0], *content))
-    return True
+def open_row(seq: int, boot_id: str, values: Values) -> Values:
+    """The row of a call that is under way."""
+    return (seq, seq, 1, 1, boot_id, *values)
+
+
+def insert_spans(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
+    """Stores rows of spans that are new."""
+    _insert(db, "span", _SPAN_ROW, rows)
+
+
+def insert_contents(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
+    """Stores what was said: rows of a span's id and its content."""
+    _insert(db, "content", _CONTENT_ROW, rows)
+
+
+def open_calls(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
+    """Stores the open rows of calls that are under way."""
+    _insert(db, "span", _OPEN_ROW, rows)
+
+
+def settle_calls(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
+    """Puts the spans of calls in the place of their open rows; in a place of their own where there is none."""
+    _insert(db, "span", _SPAN_ROW, rows, _SETTLE)
+
+
+def _insert(
+    db: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: Sequence[Values], clause: str = ""
+) -> None:
+    at = 0
+    while left := len(rows) - at:
+        size = min(_TOGETHER, 1 << (left.bit_length() - 1))
+        db.execute(_inserting(table, columns, size, clause), list(chain.from_iterable(rows[at : at + size])))
+        at += size
+
+
+@cache
+def _inserting(table: str, columns: tuple[str, ...], size: int, clause: str = "") -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)}{clause}"
 
 
 def boots_with_open_calls(db: sqlite3.Connection) -> list[str]:
@@ -85,7 +114,7 @@ def boots_with_open_calls(db: sqlite3.Connection) -> list[str]:
     return [boot_id for (boot_id,) in db.execute("SELECT DISTINCT boot_id FROM span WHERE is_open = 1")]
 
 
-def open_calls(db: sqlite3.Connection, boot_id: str) -> list[int]:
+def left_open(db: sqlite3.Connection, boot_id: str) -> list[int]:
     """The rows that a process has open."""
     return [row_id for (row_id,) in db.execute("SELECT id FROM span WHERE is_open = 1 AND boot_id = ?", (boot_id,))]
 

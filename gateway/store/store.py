@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,6 @@ from gateway.store.writer import Writer
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# What a call's open row is known by until it is settled.
-Opened = Write
 Row = dict[str, Any]
 
 _READERS = 2
@@ -39,6 +37,14 @@ _ADMISSION_BYTES = 500
 # How long a start waits for the rows of earlier processes to be closed.
 _RECOVER_WITHIN_S = 1.0
 _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a call's open row is known by until it is settled: the write, and once that is committed the row's id."""
+
+    write: Write = field(init=False)
+    row_id: int = 0
 
 
 @dataclass(slots=True)
@@ -111,10 +117,10 @@ class Store:
         """Closes the rows that processes before this one left open; goes on by itself if that takes long."""
         await asyncio.wait([self._interrupting], timeout=_RECOVER_WITHIN_S)
 
-    def insert(self, draft: Draft) -> asyncio.Future[bool]:
+    def insert(self, draft: Draft, *, minted: bool = False) -> asyncio.Future[bool]:
         """Queues a posted span; the future ends with its commit, False if there is one of this id.
 
-        Raises StoreUnavailable, as the future may.
+        `minted`: its id was made here, so that there is none. Raises StoreUnavailable, as the future may.
         """
         span, content = rows.span_values(draft), rows.content_values(draft)
         posted = _entry(draft, draft.received_at, audit.POSTED)
@@ -122,7 +128,10 @@ class Store:
         received_at = stored_time(draft.received_at)
 
         def apply(batch: Batch) -> bool:
-            is_new = queries.insert_span(batch.db, batch.next_seq(), span, content, received_at=received_at)
+            if minted:
+                is_new = batch.insert(span, content, received_at)
+            else:
+                is_new = queries.insert_span(batch.db, batch.next_seq(), span, content, received_at=received_at)
             batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
             return is_new
 
@@ -168,34 +177,52 @@ class Store:
         """Queues the open row of a call that is being forwarded. None where the queue is full: it gets none then."""
         values = rows.open_values(fields)
         accepted = Entry(fields["organization_id"], _minute(fields["start_time"]), audit.ACCEPTED)
+        opened = Opened()
 
         def apply(batch: Batch) -> bool:
             batch.count(accepted)
-            return queries.open_call(batch.db, batch.next_seq(), self._boot.id, values)
+            opened.row_id = batch.open(self._boot.id, values)
+            return True
 
         try:
-            return self._writer.put(apply, rows.size(values), if_lost=_lost(accepted))
+            opened.write = self._writer.put(apply, rows.size(values), if_lost=_lost(accepted))
         except StoreFull:
             return None
+        return opened
 
-    def settle(self, draft: Draft, opened: Opened | None, *, force: bool = False) -> asyncio.Future[bool]:
+    def settle(
+        self,
+        draft: Draft,
+        opened: Opened | None,
+        *,
+        force: bool = False,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> asyncio.Future[bool]:
         """Queues the span of a call, in the place of its open row if it has one. Raises StoreFull, but with `force`
-        not, which is for calls that have an open row."""
+        not, which is for calls that have an open row. `on_failure` is told why it cannot be stored."""
         span, content = rows.span_values(draft), rows.content_values(draft)
         accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED)
 
         def apply(batch: Batch) -> bool:
-            _end_reservation(batch.db, draft)
-            seq = batch.next_seq()
-            if queries.settle_call(batch.db, seq, span, content):
+            if draft.reserved:
+                _end_reservation(batch.db, draft)
+            if opened is not None and opened.write.committed:
+                batch.settle(opened.row_id, span, content)
                 return True
             batch.count(accepted)
-            return queries.insert_span(batch.db, seq, span, content)
+            return batch.insert(span, content)
 
         size = rows.size(span) + rows.size(content)
         # What was opened is told of by its open row, or by what becomes of that.
         if_lost = _lost(accepted) if opened is None else ()
-        return self._writer.put(apply, size, force=force, instead_of=opened, if_lost=if_lost).done
+        return self._writer.put(
+            apply,
+            size,
+            force=force,
+            instead_of=None if opened is None else opened.write,
+            if_lost=if_lost,
+            on_failure=on_failure,
+        ).done
 
     def abandon(self, unique_id: str, caller_organization_id: str, opened: Opened | None, start_time: datetime) -> None:
         """Says of a call whose span cannot be stored, by whatever fault, that it has ended."""
@@ -290,7 +317,7 @@ class Store:
             if boot_id == self._boot.id or boots.is_alive(self._path, boot_id):
                 continue
             queries.give_back(batch.db, boot_id)
-            for row_id in queries.open_calls(batch.db, boot_id):
+            for row_id in queries.left_open(batch.db, boot_id):
                 queries.interrupt_call(batch.db, batch.next_seq(), row_id)
         for entry, number in self._lost_before.items():
             batch.count(entry, number)

@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +27,8 @@ _RETRY_FIRST_S = 0.02
 _RETRY_AT_MOST_S = 1.0
 _CHECKPOINT_EVERY_BYTES = 8 * 1024 * 1024
 _NOTES_BYTES = 1000
+# How far behind what is told of the bytes that wait may be, while no batch is answered.
+_TOLD_EVERY_BYTES = 16 * 1024
 
 
 class Writer:
@@ -56,16 +58,19 @@ class Writer:
         self._give_up_s = give_up_s
         self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        # Rung only for a thread that sleeps: to wake one that does not costs as much.
+        self._queue: deque[Write] = deque()
+        self._asleep = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._waiting: dict[Write, None] = {}
         self._waiting_bytes = 0
+        self._told_bytes = 0
         self._notes: Counter[Entry] = Counter()
         self._noting: asyncio.Future[bool] | None = None
         self._trouble: str | None = None
         self._refusing = False
         self._db: sqlite3.Connection | None = None
         self._opened: sqlite.Identity = ()
-        self._stopping = False
         self._closing = threading.Event()
         self._checkpoint = threading.Event()
         self._checkpointed = threading.Event()
@@ -97,23 +102,32 @@ class Writer:
         force: bool = False,
         instead_of: Write | None = None,
         if_lost: tuple[Entry, ...] = (),
+        on_failure: Callable[[Exception], None] | None = None,
     ) -> Write:
         """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
 
-        `force`: also where the queue is full; for the few that must not be lost, and are small.
+        `force`: also where the queue is full; for the few that must not be lost, and are small. `on_failure` is told
+        why it cannot be stored.
         """
         if self._refusing and not patient:
             raise _moved()
         if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
-        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, instead_of, if_lost)
-        # A failed write whose asker has gone is no unhandled error.
-        write.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        done = self._loop.create_future()
+        write = Write(apply, size, time.monotonic(), done, patient, instead_of, if_lost, on_failure)
         self._waiting_bytes += size
         self._waiting[write] = None
-        self._queue.put(write)
-        self._on_waiting(self._waiting_bytes)
+        self._queue.append(write)
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(None)
+        if self._waiting_bytes - self._told_bytes >= _TOLD_EVERY_BYTES:
+            self._tell_waiting()
         return write
+
+    def _tell_waiting(self) -> None:
+        self._told_bytes = self._waiting_bytes
+        self._on_waiting(self._waiting_bytes)
 
     def note(self, *entries: Entry) -> None:
         """Counts in the ledger what leaves no row, all at once. However many they are, they wait as sums."""
@@ -148,7 +162,7 @@ class Writer:
         while self._noting is not None and self._notes and self._trouble is None:
             await asyncio.wait([self._noting])
         self._closing.set()
-        self._queue.put(None)
+        self._bell.put(None)
         await asyncio.to_thread(self._thread.join)
         self._checkpoint.set()
         await asyncio.to_thread(self._checkpointer.join)
@@ -156,24 +170,29 @@ class Writer:
     # From here on: the writer's thread.
 
     def _run(self) -> None:
-        while not self._stopping:
-            if batch := self._take(_BATCH_AT_MOST):
-                self._commit(batch)
+        while batch := self._take(_BATCH_AT_MOST) or self._wait():
+            self._commit(batch)
         if self._db is not None:
             self._db.close()
 
-    def _take(self, at_most: float, *, wait: bool = True) -> list[Write]:
+    def _take(self, at_most: float) -> list[Write]:
+        """What waits now."""
         batch: list[Write] = []
-        while len(batch) < at_most and not self._stopping:
-            try:
-                item = self._queue.get(block=wait and not batch)
-            except queue.Empty:
-                break
-            if item is None:
-                self._stopping = True
-            else:
-                batch.append(item)
+        while self._queue and len(batch) < at_most:
+            batch.append(self._queue.popleft())
         return batch
+
+    def _wait(self) -> list[Write]:
+        """What comes next; nothing once all is done and this is closed."""
+        while not self._closing.is_set():
+            self._asleep = True
+            # What came before that has not rung.
+            if not self._queue:
+                self._bell.get()
+            self._asleep = False
+            if batch := self._take(_BATCH_AT_MOST):
+                return batch
+        return self._take(_BATCH_AT_MOST)
 
     def _commit(self, batch: list[Write]) -> None:
         """Commits the batch, however long the store needs for it, and answers."""
@@ -195,7 +214,7 @@ class Writer:
             if isinstance(trouble, StoreUnavailable):
                 batch = self._refuse(batch, trouble)
             if time.monotonic() > self._give_up_at:
-                self._abandon(batch + self._take(math.inf, wait=False), trouble)
+                self._abandon(batch + self._take(math.inf), trouble)
                 return
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_AT_MOST_S)
@@ -253,7 +272,7 @@ class Writer:
     def _refuse(self, batch: list[Write], trouble: Exception) -> list[Write]:
         """Tells those who can be told that their write will not be stored; gives the others."""
         self._refusing = True
-        batch = batch + self._take(math.inf, wait=False)
+        batch = batch + self._take(math.inf)
         refused = [write for write in batch if not write.patient]
         for write in refused:
             write.error = trouble
@@ -296,13 +315,17 @@ class Writer:
         for write in writes:
             del self._waiting[write]
             self._waiting_bytes -= write.size
-            if write.done.done():
+            if write.error is None:
+                if not write.done.done():
+                    write.done.set_result(write.result)
                 continue
-            if write.error is not None:
+            if not write.done.done():
                 write.done.set_exception(write.error)
-            else:
-                write.done.set_result(write.result)
-        self._on_waiting(self._waiting_bytes)
+                # One whose asker has gone is no unhandled error.
+                write.done.exception()
+            if write.on_failure is not None:
+                write.on_failure(write.error)
+        self._tell_waiting()
 
 
 def _checkpoint(db: sqlite3.Connection) -> None:

@@ -282,7 +282,7 @@ async def test_what_was_given_up_at_the_end_is_in_the_next_audit(
     await store.recover()
     opened = store.open({**CALL, "unique_id": "opened before"})
     assert opened is not None
-    await opened.done
+    await opened.write.done
     store._writer._give_up_s = 0.0
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -317,7 +317,7 @@ async def test_a_span_that_cannot_be_stored_closes_its_row(open_store: OpenStore
     store = open_store()
     opened = store.open({**CALL, "unique_id": "a"})
     assert opened is not None
-    await opened.done
+    await opened.write.done
     store.abandon("a", "o", opened, NOON)
     store.abandon("never opened", "o", None, NOON)
     assert await store.is_ready(30)

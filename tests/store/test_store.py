@@ -184,7 +184,7 @@ STANDS = (
 
 async def test_a_call_has_an_open_row_until_it_is_settled(store: Store, path: Path) -> None:
     opened = store.open(call("a", span_name="n"))
-    assert opened is not None and await opened.done
+    assert opened is not None and await opened.write.done
     assert rows(path, STANDS) == [("a", "running", 1, 1, None, None, None)]
     assert await store.settle(settled("a", input="hi", status="success"), opened)
     assert rows(path, STANDS) == [("a", "success", 0, 0, None, 2.0, '"hi"')]
@@ -229,7 +229,7 @@ async def test_open_rows_of_a_process_that_has_ended_are_closed_and_no_others(
     neighbour = open_store()
     opened = neighbour.open(call("c"))
     assert opened is not None
-    await opened.done
+    await opened.write.done
     await neighbour.insert(draft("posted", status="running"))
     again = open_store()
     await again.recover()
@@ -255,7 +255,7 @@ async def test_a_late_settle_wins_over_interrupted(path: Path, open_store: OpenS
     alive = open_store()
     opened = alive.open(call("a"))
     assert opened is not None
-    await opened.done
+    await opened.write.done
     for lock in path.parent.glob("*.boot-*"):
         lock.unlink()
     await open_store().recover()
@@ -276,7 +276,7 @@ async def test_the_audit_counts_by_organization_and_whole_minutes(store: Store) 
     for unique_id, organization_id, at in (("a", "o", NOON), ("b", "o", late), ("c", "other", NOON)):
         opened = store.open(call(unique_id, organization_id=organization_id, start_time=at, timestamp=at))
         assert opened is not None
-        await opened.done
+        await opened.write.done
     for number in range(3):
         store.refuse("o", NOON + timedelta(seconds=number))
     await store.insert(draft("p", "o"))
