@@ -1,8 +1,11 @@
 """Time and ids, in one object that tests replace."""
 
+import random
 import time
-import uuid
 from datetime import UTC, datetime
+
+# Seeded by the system; asking the system each time would let go of the GIL.
+_random = random.Random()
 
 
 class Clock:
@@ -17,5 +20,10 @@ class Clock:
         return time.monotonic()
 
     def new_id(self) -> str:
-        """A new span id: 32 hexadecimal digits."""
-        return uuid.uuid4().hex
+        """A new span id: 32 hexadecimal digits, a version 7 UUID (RFC 9562, section 5.7).
+
+        Ids that grow with time go to the end of the database's indexes, however many there are already.
+        """
+        milliseconds = time.time_ns() // 1_000_000
+        bits = milliseconds << 80 | 0x7 << 76 | _random.getrandbits(12) << 64 | 0x2 << 62 | _random.getrandbits(62)
+        return f"{bits:032x}"

@@ -15,6 +15,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._calls_of: dict[tuple[str, str], Counter] = {}
+        self._times_of: dict[str, tuple[Histogram, Histogram]] = {}
         self.calls = Counter(
             "gateway_calls_total", "Proxied calls by their end", ("upstream", "outcome"), registry=registry
         )
@@ -49,6 +51,19 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+
+    def count_call(self, upstream: str, outcome: str, latency: float, time_to_first_token: float | None) -> None:
+        """One call that has ended; times in seconds."""
+        calls = self._calls_of.get((upstream, outcome))
+        if calls is None:
+            # Labels are looked up once: prometheus-client makes a text of each and takes a lock, each time.
+            calls = self._calls_of[upstream, outcome] = self.calls.labels(upstream, outcome)
+            self._times_of[upstream] = (self.latency.labels(upstream), self.time_to_first_token.labels(upstream))
+        calls.inc()
+        of_answers, of_first_tokens = self._times_of[upstream]
+        of_answers.observe(latency)
+        if time_to_first_token is not None:
+            of_first_tokens.observe(time_to_first_token)
 
     def render(self) -> bytes:
         """The text format, of all workers together."""

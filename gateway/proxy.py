@@ -6,7 +6,9 @@ there leaves the relay alone. However a call ends, it leaves a span.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -135,6 +137,39 @@ class _SafeMeter:
         log.error("An answer could not be measured\n%s", secrets.trace(error))
 
 
+class CommitWaits:
+    """Waits for commits, for `at_most_s` seconds each; `on_over` hears of each wait that ran out.
+
+    One alarm for all, which looks at the oldest when it rings: a timer a call would cost as much as the wait.
+    """
+
+    def __init__(self, at_most_s: float, on_over: Callable[[], None]) -> None:
+        self._at_most_s = at_most_s
+        self._on_over = on_over
+        self._waits: deque[tuple[float, asyncio.Future[bool]]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def wait(self, committed: asyncio.Future[bool]) -> None:
+        """Returns with the commit, whatever comes of it, or when it takes too long; the future is done then."""
+        loop = asyncio.get_running_loop()
+        self._waits.append((loop.time() + self._at_most_s, committed))
+        if self._alarm is None:
+            self._alarm = loop.call_later(self._at_most_s, self._look)
+        with suppress(Exception):
+            # What could not be stored is told elsewhere.
+            await committed
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._waits and (self._waits[0][1].done() or self._waits[0][0] <= now):
+            _, committed = self._waits.popleft()
+            if not committed.done():
+                self._on_over()
+                committed.set_result(False)
+        self._alarm = loop.call_at(self._waits[0][0], self._look) if self._waits else None
+
+
 class Proxy:
     """Relays calls and hands their measurements to the recorder."""
 
@@ -155,7 +190,7 @@ class Proxy:
         self._limiter = limiter
         self._clock = clock
         self._metrics = metrics
-        self._commit_wait_s = commit_wait_s
+        self._commit_waits = CommitWaits(commit_wait_s, metrics.commit_waits_over.inc)
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
         self._settling: set[asyncio.Task[None]] = set()
@@ -398,11 +433,8 @@ class Proxy:
     async def _settle_and_wait(self, call: Call, reading: Reading, outcome: Outcome) -> None:
         """Hands the span to the recorder and waits for its commit, but never longer than `commit_wait_s`."""
         committed = self._settle(call, reading, outcome)
-        if committed is None or committed.done():
-            return
-        await asyncio.wait([committed], timeout=self._commit_wait_s)
-        if not committed.done():
-            self._metrics.commit_waits_over.inc()
+        if committed is not None and not committed.done():
+            await self._commit_waits.wait(committed)
 
     def _settle(self, call: Call, reading: Reading, outcome: Outcome) -> asyncio.Future[bool] | None:
         """Makes the span, once. There is nothing to wait for in here, so that no cancellation can stop it."""
@@ -419,18 +451,16 @@ class Proxy:
         )
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
-        upstream = call.upstream or "none"
-        self._metrics.calls.labels(upstream, outcome_label(outcome)).inc()
-        self._metrics.latency.labels(upstream).observe(fields["latency"])
-        if fields["time_to_first_token"] is not None:
-            self._metrics.time_to_first_token.labels(upstream).observe(fields["time_to_first_token"])
+        self._metrics.count_call(
+            call.upstream or "none", outcome_label(outcome), fields["latency"], fields["time_to_first_token"]
+        )
 
 
 def _forwarded_headers(client: Client, *, changed: bool) -> list[tuple[str, str]]:
     """A body that we changed goes on without its Content-Encoding; unchanged bytes keep it."""
-    return [
-        (name, value) for name, value in client.headers.items() if not (changed and name.lower() == "content-encoding")
-    ]
+    if not changed:
+        return list(client.headers.items())
+    return [(name, value) for name, value in client.headers.items() if name.lower() != "content-encoding"]
 
 
 def _changes(call: Call, fields: dict[str, Any], removed: set[str], choice: Choice) -> list[Callable[[str], str]]:

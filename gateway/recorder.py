@@ -15,7 +15,7 @@ from gateway.core.complete import Draft
 from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
-from gateway.core.span import validate, validate_leniently
+from gateway.core.span import Span, validate, validate_leniently
 from gateway.errors import GatewayError, MalformedBody, StoreFull, StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.store.store import Opened as Opened
@@ -67,7 +67,7 @@ class Recorder:
         self._clock = clock
         self._metrics = metrics
         self._max_content_bytes = max_content_bytes
-        self._upstream_secrets = upstream_secrets
+        self._upstream_secrets = tuple(upstream_secrets)
         self._late: set[asyncio.Task[None]] = set()
 
     def find_price(self, models: list[str], at: datetime, prompt_tokens: int) -> Price | None:
@@ -77,7 +77,7 @@ class Recorder:
     def replace(self, prices: PriceList, upstream_secrets: Collection[str]) -> None:
         """Prices with these from now on, and hides these."""
         self._prices = prices
-        self._upstream_secrets = upstream_secrets
+        self._upstream_secrets = tuple(upstream_secrets)
 
     async def create_span(
         self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None = None
@@ -208,7 +208,7 @@ class Recorder:
             fields["unique_id"] = self._clock.new_id()
         fields.setdefault("log_method", "logging_api")
         draft = Draft(validate({**fields, **_of(caller)}))
-        if deep := content.too_deep(draft.span):
+        if deep := content.too_deep(draft.span, draft.texts):
             raise MalformedBody(f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels.")
         complete.complete(draft, self._clock.now())
         return draft, minted
@@ -219,12 +219,12 @@ class Recorder:
         span, wrong = validate_leniently({name: value for name, value in fields.items() if value is not None})
         for name, texts in wrong.items():
             ignored.append(f"{name} dropped: {' '.join(texts)}")
-        for name in content.too_deep(span):
+        draft = Draft(span, measured=True, generating_s=measured.generating_s)
+        for name in content.too_deep(span, draft.texts):
             content.put(span, name, None)
             ignored.append(f"{name} dropped: nested deeper than {content.DEPTH_AT_MOST} levels")
         for text in ignored:
             complete.warn(span, text)
-        draft = Draft(span, measured=True, generating_s=measured.generating_s)
         complete.complete(draft, self._clock.now())
         return draft
 
@@ -236,7 +236,7 @@ class Recorder:
         if span.disable_log:
             content.drop(span)
         self._hide_secrets(draft, carried)
-        if was_cut := content.cut(span, self._max_content_bytes):
+        if was_cut := content.cut(span, self._max_content_bytes, draft.texts):
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
             if span.status == complete.SUCCESS:
                 span.status = complete.WARNING
@@ -244,15 +244,17 @@ class Recorder:
     def _hide_secrets(self, draft: Draft, carried: Collection[str]) -> None:
         span, found = draft.span, set(carried)
         for name in _TOLD_BY_CALLERS:
-            setattr(span, name, secrets.masked(getattr(span, name), (), found))
-        span.extras.update(secrets.masked(span.extras))
+            _mask(span, name, (), found)
+        if span.extras:
+            span.extras.update(secrets.masked(span.extras))
         if not draft.measured:
-            span.full_response = secrets.masked(span.full_response)
+            _mask(span, "full_response")
             return
         # An upstream may repeat the keys that it was called with, in an error above all.
-        texts = sorted({*self._upstream_secrets, *secrets.repeated_as(found)}, key=len, reverse=True)
+        hidden = secrets.hidden(self._upstream_secrets, frozenset(found))
         for name in _TOLD_BY_UPSTREAMS:
-            setattr(span, name, secrets.masked(getattr(span, name), texts))
+            if (value := getattr(span, name)) is not None:
+                _mask(span, name, hidden.within(draft.texts.of(value)))
 
     async def _count_late(self, draft: Draft, wanted: Mapping[str, Any]) -> None:
         try:
@@ -276,6 +278,14 @@ _TOLD_BY_UPSTREAMS = (
     "error_code",
     "error_message",
 )
+
+
+def _mask(span: Span, name: str, texts: Collection[str] = (), found: set[str] | None = None) -> None:
+    value = getattr(span, name)
+    if value is not None and (masked := secrets.masked(value, texts, found)) is not value:
+        setattr(span, name, masked)
+
+
 # A call under way: what its row must hold and is not known yet.
 _RUNNING = {
     "status": "running",

@@ -26,11 +26,17 @@ OURS = frozenset({"organization_id", "organization_key_id", "organization_key_na
 # What an object holds that is a field of the span too: (its name there, the field's name).
 OF_CUSTOMER = (("customer_identifier", "customer_identifier"), ("email", "customer_email"), ("name", "customer_name"))
 OF_PROMPT = ("prompt_id", "prompt_name", "is_custom_prompt")
+_NESTED = frozenset(NESTED)
+_NOT_AS_IT_IS = OURS | frozenset(ALIASES) | _NESTED
+# Of these, other fields are made.
+_TELLING_MORE = frozenset(ALIASES) | {"customer_params", "prompt"}
 
 
 def merge(raw: Mapping[str, Any], header_params: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that one request says about its span, under public names. `raw` is not changed."""
     top = _layer(raw)
+    if not header_params and _NESTED.isdisjoint(raw):
+        return top
     header = _layer(header_params or {})
     preferred, legacy = (_layer(_as_object(raw.get(name)) or {}) for name in NESTED)
     merged = {**top, **header, **legacy, **preferred}
@@ -58,11 +64,9 @@ def header_params(headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _layer(fields: Mapping[str, Any]) -> dict[str, Any]:
-    layer = {
-        name: value
-        for name, value in fields.items()
-        if value is not None and name not in OURS and name not in ALIASES and name not in NESTED
-    }
+    layer = {name: value for name, value in fields.items() if value is not None and name not in _NOT_AS_IT_IS}
+    if _TELLING_MORE.isdisjoint(fields):
+        return layer
     for alias, name in ALIASES.items():
         if fields.get(alias) is not None:
             layer.setdefault(name, fields[alias])

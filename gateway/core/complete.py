@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gateway.core import content, prices, tokens, usage
+from gateway.core.jsontext import Texts
 from gateway.core.span import Span, is_finite
 
 FAILED = "failed"
@@ -20,7 +21,7 @@ class Draft:
     `received_at`: when it was completed. `cost_picos` is the cost in units of 1e-12 USD. `cache_is_extra`: the
     prompt's count excludes cached tokens. `generating_s`: for a measured stream, the seconds between its first and
     last generated content. `measured`: the span is of a call that went through the proxy. `reserved`: the call was
-    admitted by its key's limits. `counting`: tokens are counted after it is stored.
+    admitted by its key's limits. `counting`: tokens are counted after it is stored. `texts`: the JSON of its values.
     """
 
     span: Span
@@ -31,6 +32,7 @@ class Draft:
     received_at: datetime | None = None
     reserved: bool = False
     counting: bool = False
+    texts: Texts = field(default_factory=Texts)
 
 
 def complete(draft: Draft, now: datetime) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from gateway.core.jsontext import dump, parse_or_none
-from gateway.core.span import CONTENT, Span
+from gateway.core.jsontext import Texts, dump, parse_or_none
+from gateway.core.span import CONTENT, FIELDS, Span
+from gateway.errors import MalformedBody
 
 # Types whose reads carry prompt_messages and completion_message as well.
 CONVERSATIONS = frozenset({"chat", "completion", "text", "response", "generation"})
@@ -17,6 +18,12 @@ DEPTH_AT_MOST = 250
 _KEEP_ORDER = ("output", "input", "tool_calls", "full_response", "full_request", "tools", "variables")
 # Fields of this part of the room, or less, are cut only after all larger ones.
 _SMALL = 1 / 100
+# Fields that may hold objects or lists.
+_NESTING = (
+    *("warnings", "usage", "customer_params", "metadata", "properties"),
+    *("messages", "prompt_messages", "completion_message", "completion_messages"),
+    *CONTENT,
+)
 _OTHER_TEXTS = ("metadata", "properties", "customer_params", "usage", "error_message", "note")
 
 
@@ -41,7 +48,7 @@ def _read_chat(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         parsed = parse_or_none(value)
         messages = parsed if isinstance(parsed, list) else [parsed]
-        if messages and all(map(_is_message, messages)) and not _is_deeper(parsed, DEPTH_AT_MOST):
+        if messages and all(map(_is_message, messages)) and not _is_deeper(parsed):
             return parsed
     return value
 
@@ -112,25 +119,43 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else dump(value)
 
 
-def too_deep(span: Span) -> list[str]:
+def too_deep(span: Span, texts: Texts) -> list[str]:
     """The fields that are nested deeper than DEPTH_AT_MOST."""
-    fields = {**{name: getattr(span, name) for name in Span.model_fields}, **span.extras}
-    return [name for name, value in fields.items() if _is_deeper(value, DEPTH_AT_MOST)]
+    fields = vars(span)
+    named = [(name, fields[name]) for name in _NESTING]
+    return [
+        name
+        for name, value in (*named, *span.extras.items())
+        if isinstance(value, (dict, list)) and _is_too_deep(value, texts)
+    ]
 
 
-def _is_deeper(value: Any, limit: int) -> bool:
+def _is_too_deep(value: Any, texts: Texts) -> bool:
+    try:
+        text = texts.of(value)
+    except MalformedBody:
+        return True
+    # No deeper than what opens in it, which is counted faster than it is walked.
+    return text.count("{") + text.count("[") > DEPTH_AT_MOST and _is_deeper(value)
+
+
+def _is_deeper(value: Any) -> bool:
     level = [value]
-    for _ in range(limit + 1):
-        level = [item for item in level if isinstance(item, (dict, list))]
+    for _ in range(DEPTH_AT_MOST):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
         if not level:
             return False
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
     return True
 
 
 def put(span: Span, name: str, value: Any) -> None:
     """Sets a field or an extra."""
-    if name in Span.model_fields:
+    if name in FIELDS:
         setattr(span, name, value)
     else:
         span.extras[name] = value
@@ -143,9 +168,12 @@ def drop(span: Span) -> None:
     span.extras.clear()
 
 
-def cut(span: Span, limit: int) -> list[str]:
+def cut(span: Span, limit: int, texts: Texts) -> list[str]:
     """Cuts long texts so that the content fits in `limit` bytes of JSON; gives the names of the fields it cut."""
-    sizes = {name: _size(value) for name, value in _contents(span).items()}
+    contents = _contents(span)
+    if sum(len(texts.of(value)) for value in contents.values()) * _BYTES_A_CHARACTER <= limit:
+        return []
+    sizes = {name: _size(value) for name, value in contents.items()}
     if sum(sizes.values()) <= limit:
         return []
     was_cut: list[str] = []
@@ -163,8 +191,9 @@ def _rank(name: str) -> int:
 
 
 def _contents(span: Span) -> dict[str, Any]:
-    named = {name: getattr(span, name) for name in (*CONTENT, *_OTHER_TEXTS)}
-    return {name: value for name, value in {**named, **span.extras}.items() if value is not None}
+    fields = vars(span)
+    named = {name: fields[name] for name in (*CONTENT, *_OTHER_TEXTS) if fields[name] is not None}
+    return {**named, **{name: value for name, value in span.extras.items() if value is not None}}
 
 
 def shorten(value: Any, limit: int) -> Any:
@@ -183,6 +212,8 @@ def shorten(value: Any, limit: int) -> Any:
 
 
 _MARK = "... [cut]"
+# In UTF-8, at most.
+_BYTES_A_CHARACTER = 4
 
 
 def _size(value: Any) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.core.aliases import NESTED
-from gateway.core.span import Span
+from gateway.core.span import FIELDS
 
 # Descriptive: they say whose a call is and what it belongs to.
 DESCRIPTIVE = frozenset(
@@ -105,6 +105,9 @@ _MEASURED = frozenset(
 STRIPPED = frozenset(NESTED)
 _NOT_AT_TOP_LEVEL = frozenset({"trace_name", "span_path", "metadata"})
 STRIPPED_FROM_CHATS = STRIPPED | (DESCRIPTIVE - _NOT_AT_TOP_LEVEL) | ACTED_ON | _CONTROLS
+_OWN = STRIPPED | {"metadata"}
+_OWN_OF_CHATS = STRIPPED_FROM_CHATS | _MEASURED | _OWN
+_TAKEN = DESCRIPTIVE | ACTED_ON
 
 
 def stripped(body: Mapping[str, Any], *, is_chat: bool) -> set[str]:
@@ -120,13 +123,15 @@ def stripped(body: Mapping[str, Any], *, is_chat: bool) -> set[str]:
 
 def own_fields(body: Mapping[str, Any], *, is_chat: bool) -> dict[str, Any]:
     """The members of a body that are the span's, before they are merged with the other layers."""
-    names = (STRIPPED_FROM_CHATS | _MEASURED if is_chat else STRIPPED) | {"metadata"}
+    names = _OWN_OF_CHATS if is_chat else _OWN
     return {name: value for name, value in body.items() if name in names}
 
 
 def descriptive(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What the span takes over of the merged fields, and a warning for each that has no effect."""
-    taken = {name: value for name, value in merged.items() if name in DESCRIPTIVE | ACTED_ON}
+    taken = {name: value for name, value in merged.items() if name in _TAKEN}
+    if len(taken) == len(merged):
+        return taken, []
     ignored = sorted(merged.keys() - taken.keys())
     return taken, [f"{name} ignored: {_reason(name)}" for name in ignored]
 
@@ -134,10 +139,10 @@ def descriptive(merged: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _reason(name: str) -> str:
     if name in _CONTROLS | _NESTED_CONTROLS:
         return "not supported by this gateway yet"
-    return "measured or set by the gateway" if name in Span.model_fields else "not a known field"
+    return "measured or set by the gateway" if name in FIELDS else "not a known field"
 
 
 def other_fields(body: Mapping[str, Any], removed: Iterable[str]) -> dict[str, Any]:
     """The request as the span keeps it: without what is stripped."""
     names = set(removed)
-    return {name: value for name, value in body.items() if name not in names}
+    return {name: value for name, value in body.items() if name not in names} if names else dict(body)

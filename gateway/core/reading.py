@@ -103,4 +103,5 @@ def _shown_metadata(metadata: Any) -> dict[str, str] | None:
 
 def stored_time(time: datetime) -> str:
     """ISO 8601, UTC, always with microseconds, so that texts sort as times do."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    time = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"

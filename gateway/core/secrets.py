@@ -9,8 +9,13 @@ import re
 import traceback
 from base64 import b64encode
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
+
+from gateway.core.jsontext import dump
 
 MASK = "***"
 
@@ -42,6 +47,8 @@ _other_signs = re.compile(r"[^a-z0-9]+")
 _telling = re.compile(r"auth|key|token|secret|pass|cred|cookie|assertion|signature", re.IGNORECASE)
 _word = re.compile(r"[\w-]+")
 _url = re.compile(r"[a-z][a-z0-9+.-]{0,20}://\S+", re.IGNORECASE)
+# As long as the beginning of a URL may be, with its colon and slashes.
+_SCHEME_AT_MOST = 24
 _userinfo = re.compile(r"(?<=://)[^/?#]*@")
 _parameter = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]+)")
 _cookie = re.compile(r"[^\s;=]+=([^\s;]+)(?:;|$)")
@@ -55,6 +62,40 @@ def is_secret(name: str) -> bool:
     return name in _NAMES or name.endswith(_ENDINGS)
 
 
+class _Name(Enum):
+    """What the name of a member says of its value."""
+
+    PLAIN = auto()
+    SECRET = auto()  # it is one
+    NAMING = auto()  # it may be the name of one
+    VALUE = auto()  # it may be the value of one
+    HEADERS = auto()  # one may be among them
+
+
+def _kind_of(name: str) -> _Name:
+    """What a name says; that is kept in `_kinds`, since most of what is recorded has the same few names."""
+    lower = name.lower()
+    if is_secret(name):
+        kind = _Name.SECRET
+    elif lower in _NAMING:
+        kind = _Name.NAMING
+    elif lower in _VALUE:
+        kind = _Name.VALUE
+    else:
+        kind = _Name.HEADERS if lower.endswith("headers") else _Name.PLAIN
+    if len(name) <= _LONGEST_KEPT:
+        if len(_kinds) >= _KINDS_KEPT:
+            _kinds.clear()
+        _kinds[name] = kind
+    return kind
+
+
+# Callers choose names as they like.
+_kinds: dict[str, _Name] = {}
+_KINDS_KEPT = 4096
+_LONGEST_KEPT = 64
+
+
 # What is recorded
 
 
@@ -66,23 +107,62 @@ def masked(value: Any, texts: Collection[str] = (), found: set[str] | None = Non
     if isinstance(value, str):
         return _masked_text(value, texts, found)
     if isinstance(value, dict):
-        names_one = any(
-            isinstance(name, str) and key.lower() in _NAMING and is_secret(name) for key, name in value.items()
-        )
-        members = {}
-        for key, item in value.items():
-            hides = is_secret(key) or (names_one and key.lower() in _VALUE) or _are_headers_as_text(key, item)
-            members[key] = _hidden(item, found) if hides else masked(item, texts, found)
-        return members if any(members[key] is not item for key, item in value.items()) else value
-    if isinstance(value, list) and any(isinstance(item, (str, dict, list)) for item in value):
-        items = []
-        for item in value:
-            if _is_secret_pair(item):
-                items.append([item[0], _hidden(item[1], found)])
-            else:
-                items.append(masked(item, texts, found))
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        return _masked_object(value, texts, found)
+    if isinstance(value, list):
+        return _masked_list(value, texts, found)
     return value
+
+
+def _masked_object(value: dict[str, Any], texts: Collection[str], found: set[str] | None) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for key, item in value.items():
+        kind = _kinds.get(key) or _kind_of(key)
+        if kind is _Name.PLAIN or kind is _Name.NAMING:
+            # Almost everything is: what holds nothing that could be masked is passed over without a further look.
+            if type(item) not in _HOLDING or (type(item) is str and _is_harmless(item, texts)):
+                continue
+            new = masked(item, texts, found)
+        else:
+            new = _hidden(item, found) if _hides(kind, item, value) else masked(item, texts, found)
+        if new is not item:
+            changed[key] = new
+    return {**value, **changed} if changed else value
+
+
+def _hides(kind: _Name, item: Any, beside: dict[str, Any]) -> bool:
+    """Whether a member of this kind holds a secret; `beside`: the object that it is in."""
+    if kind is _Name.HEADERS:
+        return _are_headers_as_text(item)
+    return kind is _Name.SECRET or _names_one(beside)
+
+
+def _is_harmless(text: str, texts: Collection[str]) -> bool:
+    """Whether a text surely stays as it is."""
+    return not texts and "://" not in text[:_SCHEME_AT_MOST]
+
+
+_HOLDING = frozenset({str, dict, list})
+
+
+def _masked_list(value: list[Any], texts: Collection[str], found: set[str] | None) -> list[Any]:
+    changed: dict[int, Any] = {}
+    for at, item in enumerate(value):
+        if isinstance(item, list) and _is_secret_pair(item):
+            new: Any = [item[0], _hidden(item[1], found)]
+        elif isinstance(item, (str, dict, list)):
+            new = masked(item, texts, found)
+        else:
+            continue
+        if new is not item:
+            changed[at] = new
+    return [changed.get(at, item) for at, item in enumerate(value)] if changed else value
+
+
+def _names_one(value: dict[str, Any]) -> bool:
+    """Whether an object says by one of its members that another holds a secret: {"name": "Cookie", …}."""
+    return any(
+        isinstance(name, str) and _kind_of(key) is _Name.NAMING and is_secret(name) for key, name in value.items()
+    )
 
 
 def _hidden(item: Any, found: set[str] | None) -> Any:
@@ -92,23 +172,22 @@ def _hidden(item: Any, found: set[str] | None) -> Any:
     return MASK if item else item
 
 
-def _is_secret_pair(item: Any) -> bool:
+def _is_secret_pair(item: list[Any]) -> bool:
     """One of a list of headers: ["Cookie", "a=b"]."""
-    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and is_secret(item[0])
+    return len(item) == 2 and isinstance(item[0], str) and is_secret(item[0])
 
 
-def _are_headers_as_text(key: str, item: Any) -> bool:
+def _are_headers_as_text(item: Any) -> bool:
     """Headers in lines, or however else a program prints them, with a secret one among them."""
-    if not key.lower().endswith("headers"):
-        return False
     lines = item if isinstance(item, list) else [item]
     return any(isinstance(line, str) and any(map(is_secret, _word.findall(line))) for line in lines)
 
 
 def _masked_text(text: str, texts: Collection[str], found: set[str] | None) -> str:
     for secret in texts:
-        text = text.replace(secret, MASK)
-    if _url.fullmatch(text) is None:
+        if secret in text:
+            text = text.replace(secret, MASK)
+    if "://" not in text[:_SCHEME_AT_MOST] or _url.fullmatch(text) is None:
         return text
     if found is not None:
         found.update(in_url(text))
@@ -129,11 +208,18 @@ def _is_secret_in_query(name: str) -> bool:
 
 def in_headers(headers: Iterable[tuple[str, str]]) -> set[str]:
     """The values of headers that may be secret: more of them than are masked by their names."""
-    return {value for name, value in headers if _telling.search(name)}
+    return {value for name, value in headers if _may_hold_one(name)}
+
+
+@lru_cache(maxsize=1024)
+def _may_hold_one(header: str) -> bool:
+    return _telling.search(header) is not None
 
 
 def in_url(url: str) -> set[str]:
     """The password of a URL and the secret parameters of its query, as they stand there and as they are meant."""
+    if "?" not in url and "@" not in url:
+        return set()
     found = {text for name, text in _parameter.findall(url) if _is_secret_in_query(unquote(name))}
     if (userinfo := _userinfo.search(url)) is not None:
         user, _, password = userinfo[0][:-1].partition(":")
@@ -153,6 +239,25 @@ def repeated_as(found: Iterable[str]) -> list[str]:
         texts |= {secret, *_cookie.findall(secret), credentials if scheme.lower() in _SCHEMES else secret}
     texts |= {form for text in texts for form in (json.dumps(text)[1:-1], quote(text, safe="", errors="replace"))}
     return sorted((text for text in texts if len(text) >= _LENGTH_AT_LEAST), key=len, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Texts that must not be recorded, the longest first, and each as JSON writes it."""
+
+    texts: tuple[tuple[str, str], ...]
+
+    def within(self, written: str) -> list[str]:
+        """Those that a JSON text holds."""
+        return [text for text, as_json in self.texts if as_json in written]
+
+
+# Most calls carry the key that the one before carried.
+@lru_cache(maxsize=64)
+def hidden(texts: tuple[str, ...], carried: frozenset[str]) -> Hidden:
+    """These texts, and whatever a request carried in every form in which it may be repeated."""
+    found = sorted({*texts, *repeated_as(carried)}, key=len, reverse=True)
+    return Hidden(tuple((text, dump(text)[1:-1]) for text in found))
 
 
 # Errors

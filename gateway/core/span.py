@@ -183,6 +183,8 @@ class Span(BaseModel):
         return self.model_extra
 
 
+# Kept: pydantic makes it anew each time it is asked for.
+FIELDS = frozenset(Span.model_fields)
 # What `disable_log` keeps out of the store.
 CONTENT = (
     "input",
@@ -200,13 +202,14 @@ CONTENT = (
 
 def validate(fields: Mapping[str, Any]) -> Span:
     """A span from canonical field names. Raises InvalidSpan with every bad field named."""
-    known = {name: value for name, value in fields.items() if name in Span.model_fields}
+    known = {name: value for name, value in fields.items() if name in FIELDS}
     try:
         span = Span.model_validate(known)
     except ValidationError as error:
         raise InvalidSpan(_explain(error)) from None
-    # Past pydantic, which takes no name with a lone surrogate.
-    span.extras.update((name, value) for name, value in fields.items() if name not in known)
+    if len(known) < len(fields):
+        # Past pydantic, which takes no name with a lone surrogate.
+        span.extras.update((name, value) for name, value in fields.items() if name not in known)
     return span
 
 

@@ -71,6 +71,8 @@ def mistakes(usage: Mapping[str, Any]) -> list[str]:
 
 def count(value: object) -> int | None:
     """A token count, or None for anything that is none."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value
     if isinstance(value, str):
         try:
             value = int(value)
@@ -84,9 +86,10 @@ def count(value: object) -> int | None:
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        if (number := count(usage.get(name))) is not None:
-            return number
+    if usage:
+        for name in names:
+            if (value := usage.get(name)) is not None and (number := count(value)) is not None:
+                return number
     return None
 
 

@@ -91,8 +91,7 @@ class Write:
     """One change that waits for its commit.
 
     `size`: about how many bytes it holds while it waits. `patient`: it waits until the store is back, however long.
-    `instead_of`: a write that this one makes needless where both are in one batch. `if_lost`: what the ledger has to
-    hold if it is never committed. `on_failure` is told why it was not.
+    `if_lost`: what the ledger has to hold if it is never committed. `on_failure` is told why it was not.
     """
 
     apply: Apply
@@ -100,7 +99,6 @@ class Write:
     queued_at: float
     done: asyncio.Future[bool]
     patient: bool
-    instead_of: "Write | None" = None
     if_lost: tuple[Entry, ...] = ()
     on_failure: Callable[[Exception], None] | None = None
     result: bool = False
@@ -138,14 +136,11 @@ class _OneOfThem(Exception):
 
 def _try(db: sqlite3.Connection, writes: list[Write], check: Callable[[], None], *, together: bool) -> Write | None:
     """Commits the writes, or rolls them back and gives the one that is at fault. Raises _OneOfThem."""
-    needless = {write.instead_of for write in writes}
     db.execute("BEGIN IMMEDIATE")
     try:
         first = queries.take_seq(db)
         batch = Batch(db, first, together=together)
         for write in writes:
-            if write in needless:
-                continue
             try:
                 write.result = write.apply(batch)
             except Exception as error:

@@ -1,12 +1,13 @@
 """A span as rows of the database."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
 from gateway.core.reading import JSON_COLUMNS, stored_time
-from gateway.core.span import Span
 
 SPAN_COLUMNS = (
     "organization_id",
@@ -126,49 +127,57 @@ Values = tuple[Any, ...]
 
 def span_values(draft: Draft) -> Values:
     """The values of SPAN_COLUMNS."""
-    return _values(draft, SPAN_COLUMNS)
+    return _values(draft, SPAN_COLUMNS, _span_fields)
 
 
 def content_values(draft: Draft) -> Values:
     """The values of CONTENT_COLUMNS."""
-    return _values(draft, CONTENT_COLUMNS)
+    write = draft.texts.of
+    fields = {**vars(draft.span), "extras": draft.span.extras or None}
+    return tuple([None if value is None else write(value) for value in _content_fields(fields)])
 
 
 def open_values(fields: Mapping[str, Any]) -> Values:
     """The values of OPEN_COLUMNS."""
-    return tuple(_stored(name, fields.get(name)) for name in OPEN_COLUMNS)
+    return tuple(_stored(name, fields.get(name), dump) for name in OPEN_COLUMNS)
 
 
 def counted_values(draft: Draft) -> Values:
     """The values of COUNTED_COLUMNS."""
-    return _values(draft, COUNTED_COLUMNS)
+    return _values(draft, COUNTED_COLUMNS, _counted_fields)
 
 
 def size(values: Values) -> int:
     """About how many bytes the values hold while they wait."""
-    return 8 * len(values) + sum(len(value) for value in values if isinstance(value, str))
+    return 8 * len(values) + sum([len(value) for value in values if isinstance(value, str)])
 
 
-def _values(draft: Draft, columns: tuple[str, ...]) -> Values:
-    return tuple(draft.cost_picos if name == "cost_picos" else _value(draft.span, name) for name in columns)
+def _values(draft: Draft, columns: tuple[str, ...], fields_of: "itemgetter[Any]") -> Values:
+    write = draft.texts.of
+    fields = {**vars(draft.span), "cost_picos": draft.cost_picos}
+    return tuple(
+        [
+            value if value is None or type(value) in _AS_IT_IS else _stored(name, value, write)
+            for name, value in zip(columns, fields_of(fields), strict=True)
+        ]
+    )
 
 
-def _value(span: Span, name: str) -> Any:
-    if name == "extras":
-        return dump(span.extras) if span.extras else None
-    return _stored(name, getattr(span, name))
-
-
-def _stored(name: str, value: Any) -> Any:
+def _stored(name: str, value: Any, write: Callable[[Any], str]) -> Any:
     if value is None:
         return None
     if name in _JSON:
-        return dump(value)
-    if name in ("start_time", "timestamp"):
+        return write(value)
+    if isinstance(value, datetime):
         return stored_time(value)
-    if isinstance(value, str) and not is_unicode(value):
+    if isinstance(value, str) and not value.isascii() and not is_unicode(value):
         return value.encode("utf-8", "replace").decode()
     return value
 
 
 _JSON = frozenset(JSON_COLUMNS)
+# No column that holds one of these is JSON.
+_AS_IT_IS = frozenset({int, float, bool})
+_span_fields, _content_fields, _counted_fields = (
+    itemgetter(*columns) for columns in (SPAN_COLUMNS, CONTENT_COLUMNS, COUNTED_COLUMNS)
+)

@@ -34,6 +34,7 @@ Row = dict[str, Any]
 _READERS = 2
 _PROBE_BYTES = 100
 _ADMISSION_BYTES = 500
+_OPENING_BYTES = 500
 # How long a start waits for the rows of earlier processes to be closed.
 _RECOVER_WITHIN_S = 1.0
 _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
@@ -175,17 +176,16 @@ class Store:
 
     def open(self, fields: Mapping[str, Any]) -> Opened | None:
         """Queues the open row of a call that is being forwarded. None where the queue is full: it gets none then."""
-        values = rows.open_values(fields)
         accepted = Entry(fields["organization_id"], _minute(fields["start_time"]), audit.ACCEPTED)
         opened = Opened()
 
         def apply(batch: Batch) -> bool:
             batch.count(accepted)
-            opened.row_id = batch.open(self._boot.id, values)
+            opened.row_id = batch.open(self._boot.id, rows.open_values(fields))
             return True
 
         try:
-            opened.write = self._writer.put(apply, rows.size(values), if_lost=_lost(accepted))
+            opened.write = self._writer.put_opening(apply, _OPENING_BYTES, if_lost=_lost(accepted))
         except StoreFull:
             return None
         return opened

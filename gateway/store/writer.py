@@ -1,6 +1,8 @@
 """The one writer: takes what waits, commits it in one transaction, then answers everyone at once.
 
-There is no timer: a lone write commits at once, and what comes while a commit runs makes up the next batch.
+What comes in one turn of the event loop, and while a commit runs, makes up the next batch: a commit has a price, and so
+has each change between the two threads. There is no timer for what has ended: a lone write commits at once. A call's
+open row waits a few milliseconds, since a call that has ended by then is written once.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from gateway.store.queries import Entry
 log = logging.getLogger(__name__)
 
 _BATCH_AT_MOST = 2000
+_OPEN_WAITS_S = 0.005
 _RETRY_FIRST_S = 0.02
 _RETRY_AT_MOST_S = 1.0
 _CHECKPOINT_EVERY_BYTES = 8 * 1024 * 1024
@@ -58,10 +61,13 @@ class Writer:
         self._give_up_s = give_up_s
         self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
-        # Rung only for a thread that sleeps: to wake one that does not costs as much.
-        self._queue: deque[Write] = deque()
-        self._asleep = False
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._pending: deque[Write] = deque()
+        self._opening: dict[Write, None] = {}
+        self._opening_alarm: asyncio.TimerHandle | None = None
+        self._hands_over_soon = False
+        self._busy = False
+        self._batches: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
+        # Handed over or not.
         self._waiting: dict[Write, None] = {}
         self._waiting_bytes = 0
         self._told_bytes = 0
@@ -106,24 +112,82 @@ class Writer:
     ) -> Write:
         """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
 
-        `force`: also where the queue is full; for the few that must not be lost, and are small. `on_failure` is told
-        why it cannot be stored.
+        `force`: also where the queue is full; for the few that must not be lost, and are small. `instead_of`: the
+        opening that this one makes needless if it still waits. `on_failure` is told why it cannot be stored.
         """
         if self._refusing and not patient:
             raise _moved()
+        write = self._queue(apply, size, patient=patient, force=force, if_lost=if_lost, on_failure=on_failure)
+        if instead_of in self._opening:
+            # What there is to say of the call if this is lost, the opening would have said.
+            write.if_lost = (*instead_of.if_lost, *write.if_lost)
+            self._forget(instead_of)
+        self._pending.append(write)
+        if not self._busy and not self._hands_over_soon:
+            self._hands_over_soon = True
+            self._loop.call_soon(self._hand_over)
+        return write
+
+    def put_opening(self, apply: Apply, size: int, *, if_lost: tuple[Entry, ...]) -> Write:
+        """Queues a write that may become needless within a few milliseconds. Raises StoreFull."""
+        write = self._queue(apply, size, if_lost=if_lost)
+        self._opening[write] = None
+        if self._opening_alarm is None:
+            self._opening_alarm = self._loop.call_later(_OPEN_WAITS_S, self._look_at_openings)
+        return write
+
+    def _queue(
+        self,
+        apply: Apply,
+        size: int,
+        *,
+        patient: bool = True,
+        force: bool = False,
+        if_lost: tuple[Entry, ...] = (),
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> Write:
         if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
-        done = self._loop.create_future()
-        write = Write(apply, size, time.monotonic(), done, patient, instead_of, if_lost, on_failure)
+        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, if_lost, on_failure)
         self._waiting_bytes += size
         self._waiting[write] = None
-        self._queue.append(write)
-        if self._asleep:
-            self._asleep = False
-            self._bell.put(None)
         if self._waiting_bytes - self._told_bytes >= _TOLD_EVERY_BYTES:
             self._tell_waiting()
         return write
+
+    def _forget(self, opening: Write) -> None:
+        del self._opening[opening]
+        self._answer([opening])
+
+    def _look_at_openings(self) -> None:
+        self._opening_alarm = None
+        if not self._busy:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Gives the thread its next batch."""
+        self._hands_over_soon = False
+        if self._busy:
+            return
+        batch = self._due_openings(time.monotonic() - _OPEN_WAITS_S)
+        while self._pending and len(batch) < _BATCH_AT_MOST:
+            batch.append(self._pending.popleft())
+        if batch:
+            self._busy = True
+            self._batches.put(batch)
+
+    def _due_openings(self, queued_until: float) -> list[Write]:
+        due: list[Write] = []
+        for opening in self._opening:
+            if opening.queued_at > queued_until:
+                if self._opening_alarm is None:
+                    in_s = opening.queued_at - queued_until
+                    self._opening_alarm = self._loop.call_later(in_s, self._look_at_openings)
+                break
+            due.append(opening)
+        for opening in due:
+            del self._opening[opening]
+        return due
 
     def _tell_waiting(self) -> None:
         self._told_bytes = self._waiting_bytes
@@ -160,9 +224,15 @@ class Writer:
         """Commits everything that waits, then stops. Gives up on a broken store after `give_up_s` seconds."""
         self._give_up_at = time.monotonic() + self._give_up_s
         while self._noting is not None and self._notes and self._trouble is None:
-            await asyncio.wait([self._noting])
+            await asyncio.wait([self._noting], timeout=self._give_up_s)
         self._closing.set()
-        self._bell.put(None)
+        if self._opening_alarm is not None:
+            self._opening_alarm.cancel()
+        if rest := [*self._opening, *self._pending]:
+            self._batches.put(rest)
+        self._opening.clear()
+        self._pending.clear()
+        self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
         self._checkpoint.set()
         await asyncio.to_thread(self._checkpointer.join)
@@ -170,29 +240,10 @@ class Writer:
     # From here on: the writer's thread.
 
     def _run(self) -> None:
-        while batch := self._take(_BATCH_AT_MOST) or self._wait():
+        while (batch := self._batches.get()) is not None:
             self._commit(batch)
         if self._db is not None:
             self._db.close()
-
-    def _take(self, at_most: float) -> list[Write]:
-        """What waits now."""
-        batch: list[Write] = []
-        while self._queue and len(batch) < at_most:
-            batch.append(self._queue.popleft())
-        return batch
-
-    def _wait(self) -> list[Write]:
-        """What comes next; nothing once all is done and this is closed."""
-        while not self._closing.is_set():
-            self._asleep = True
-            # What came before that has not rung.
-            if not self._queue:
-                self._bell.get()
-            self._asleep = False
-            if batch := self._take(_BATCH_AT_MOST):
-                return batch
-        return self._take(_BATCH_AT_MOST)
 
     def _commit(self, batch: list[Write]) -> None:
         """Commits the batch, however long the store needs for it, and answers."""
@@ -213,8 +264,8 @@ class Writer:
             self._trouble = str(trouble)
             if isinstance(trouble, StoreUnavailable):
                 batch = self._refuse(batch, trouble)
-            if time.monotonic() > self._give_up_at:
-                self._abandon(batch + self._take(math.inf), trouble)
+            if self._closing.is_set() and time.monotonic() > self._give_up_at:
+                self._abandon([*batch, *self._rest()], trouble)
                 return
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_AT_MOST_S)
@@ -237,6 +288,14 @@ class Writer:
         for write in batch:
             write.error = trouble
         self._hand_back(batch)
+
+    def _rest(self) -> list[Write]:
+        """What was handed over at the end, behind the batch that is being given up."""
+        rest: list[Write] = []
+        while (batch := self._batches.get()) is not None:
+            rest += batch
+        self._batches.put(None)
+        return rest
 
     def _store(self, batch: list[Write]) -> None:
         """One transaction on the file that is at the path. Raises FileMoved, sqlite3.Error and OSError."""
@@ -272,16 +331,16 @@ class Writer:
     def _refuse(self, batch: list[Write], trouble: Exception) -> list[Write]:
         """Tells those who can be told that their write will not be stored; gives the others."""
         self._refusing = True
-        batch = batch + self._take(math.inf)
         refused = [write for write in batch if not write.patient]
-        for write in refused:
-            write.error = trouble
-        self._hand_back(refused)
+        self._tell_loop(self._answer_refused, refused, trouble)
         return [write for write in batch if write.patient]
 
     def _hand_back(self, writes: Sequence[Write]) -> None:
+        self._tell_loop(self._answer_batch, writes)
+
+    def _tell_loop(self, callback: Callable[..., None], writes: Sequence[Write], *more: Exception) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._answer, writes)
+            self._loop.call_soon_threadsafe(callback, writes, *more)
         except RuntimeError:  # the loop has been closed
             log.debug("%d writes ended after the event loop", len(writes))
 
@@ -310,6 +369,19 @@ class Writer:
                 return
 
     # Back on the event loop.
+
+    def _answer_batch(self, writes: Sequence[Write]) -> None:
+        self._answer(writes)
+        self._busy = False
+        self._hand_over()
+
+    def _answer_refused(self, writes: Sequence[Write], trouble: Exception) -> None:
+        """Of a batch that goes on waiting, and of what came behind it."""
+        refused = [*writes, *(write for write in self._pending if not write.patient)]
+        self._pending = deque(write for write in self._pending if write.patient)
+        for write in refused:
+            write.error = trouble
+        self._answer(refused)
 
     def _answer(self, writes: Sequence[Write]) -> None:
         for write in writes:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core import content
-from gateway.core.jsontext import dump
+from gateway.core.jsontext import Texts, dump
 from gateway.core.span import Span, validate
 
 USER = {"role": "user", "content": "hi"}
@@ -137,7 +137,7 @@ def test_what_is_nested_too_deeply_is_named() -> None:
     fits = {"a": nested(limit - 1)}
     deep = {"a": nested(limit)}
     span = validate({"model": "m", "input": deep, "metadata": deep, "own": deep, "output": fits, "other": fits})
-    assert content.too_deep(span) == ["metadata", "input", "own"]
+    assert content.too_deep(span, Texts()) == ["metadata", "input", "own"]
 
 
 def sized(value: Any) -> int:
@@ -146,13 +146,13 @@ def sized(value: Any) -> int:
 
 def test_nothing_is_cut_within_the_limit() -> None:
     span = validate({"model": "m", "input": "x" * 98})
-    assert content.cut(span, 100) == []
+    assert content.cut(span, 100, Texts()) == []
     assert span.input == "x" * 98
 
 
 def test_the_longest_text_is_cut_and_small_fields_stay() -> None:
     span = validate({"model": "m", "output": "x" * 10_000, "metadata": {"a": "b"}, "own": "short", "note": "n"})
-    assert content.cut(span, 5_000) == ["output"]
+    assert content.cut(span, 5_000, Texts()) == ["output"]
     assert span.output.startswith("xxx") and span.output.endswith("... [cut]")
     assert 4_900 < sized(span.output) <= 5_002
     assert (span.metadata, span.extras, span.note) == ({"a": "b"}, {"own": "short"}, "n")
@@ -161,7 +161,7 @@ def test_the_longest_text_is_cut_and_small_fields_stay() -> None:
 @pytest.mark.parametrize("text", ["ü" * 5_000, "漢" * 5_000, '"' * 5_000, "\n" * 5_000, "\ud800" * 2_000, "🙂" * 5_000])
 def test_text_of_any_width_is_cut_to_about_the_limit(text: str) -> None:
     span = validate({"model": "m", "output": text})
-    assert content.cut(span, 1_000) == ["output"]
+    assert content.cut(span, 1_000, Texts()) == ["output"]
     assert span.output.startswith(text[:100]) and span.output.endswith("... [cut]")
     assert 900 < sized(span.output) <= 1_002
 
@@ -173,7 +173,7 @@ def test_text_that_is_wider_at_its_beginning_is_cut(text: str = "漢" * 500 + "a
 
 def test_a_long_value_without_long_texts_becomes_null() -> None:
     span = validate({"model": "m", "output": [0.125] * 1_000})
-    assert content.cut(span, 1_000) == ["output"]
+    assert content.cut(span, 1_000, Texts()) == ["output"]
     assert span.output is None
 
 
@@ -187,7 +187,7 @@ def test_the_raw_request_is_cut_before_what_was_said() -> None:
             "output": "x" * 4_000,
         }
     )
-    assert content.cut(span, 10_000) == ["full_request", "own"]
+    assert content.cut(span, 10_000, Texts()) == ["full_request", "own"]
     assert (span.input, span.output, span.extras) == ("x" * 4_000, "x" * 4_000, {"own": None})
     assert span.full_request is not None
     assert span.full_request["messages"][0]["content"].endswith("... [cut]")
@@ -211,7 +211,7 @@ def test_whatever_is_shortened_fits(value: Any, limit: int) -> None:
 @given(JSON, JSON, JSON, st.integers(0, 400))
 def test_whatever_is_cut_fits(first: Any, second: Any, third: Any, limit: int) -> None:
     span = validate({"model": "m", "input": first, "output": second, "own": third})
-    was_cut = content.cut(span, limit)
+    was_cut = content.cut(span, limit, Texts())
     left = [value for value in (span.input, span.output, span.extras["own"]) if value is not None]
     assert sum(map(sized, left)) <= limit + 6
     assert was_cut or (span.input, span.output, span.extras["own"]) == (first, second, third)

@@ -3,13 +3,24 @@
 import codecs
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.jsontext import decode_text, dump, is_unicode, parse, parse_at, parse_object, parse_or_none
+from gateway.core.jsontext import (
+    _dump_slowly,
+    _parse_slowly,
+    decode_text,
+    dump,
+    is_unicode,
+    parse,
+    parse_at,
+    parse_object,
+    parse_or_none,
+)
 from gateway.errors import MalformedBody
 
 any_text = st.text(st.characters(exclude_categories=()))
@@ -28,6 +39,63 @@ def test_what_is_dumped_is_parsed_back(value: Any) -> None:
     assert is_unicode(text)
     assert parse(text) == value
     assert parse(text.encode()) == value
+
+
+# Pieces of JSON, and of what some take for it, in any order.
+_PIECES = (
+    *(
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"',
+        '"a"',
+        " ",
+        "\n",
+        "\x00",
+        "0",
+        "1",
+        "-",
+        ".",
+        "e",
+        "E",
+        "+",
+        "NaN",
+        "Infinity",
+    ),
+    *("1e400", "-0", "-0.0", "9" * 30, "1" * 4301, "true", "null", "tru", "\\", "u", "\\ud83d", "\\ude00", "é", "😀"),
+    *("\ufeff", "\ud800", "/", "#", "'"),
+)
+almost_json = st.lists(st.sampled_from(_PIECES), max_size=12).map("".join)
+
+
+def outcome(read: Callable[[Any], Any], given: Any) -> str:
+    try:
+        return repr(read(given))
+    except MalformedBody as error:
+        return str(error)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(almost_json | any_text | json_values.map(json.dumps))
+def test_the_fast_way_reads_what_the_slow_way_reads(text: str) -> None:
+    body = text.encode("utf-8", "surrogatepass")
+    assert outcome(parse, body) == outcome(_parse_slowly, body)
+    assert outcome(parse, text) == outcome(_parse_slowly, text)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
+        max_leaves=15,
+    )
+)
+def test_the_fast_way_writes_what_the_slow_way_writes(value: Any) -> None:
+    assert repr(parse(dump(value))) == repr(parse(_dump_slowly(value)))
 
 
 @settings(max_examples=100, deadline=None)
