@@ -180,11 +180,15 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._keeps = False
         self._fault: Exception | None = None
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._parser: HttpResponseParser | None = self._new_parser()
+
+    def _new_parser(self) -> HttpResponseParser:
+        parser = HttpResponseParser(self)
         # What aiohttp's client allows, and nothing that makes it unclear where an answer ends.
-        self._parser.set_dangerous_leniencies(
+        parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
+        return parser
 
     @property
     def is_open(self) -> bool:
@@ -265,7 +269,10 @@ class Connection(asyncio.Protocol):
             return
         incoming.begun = True
         try:
-            self._parser.feed_data(data)
+            if self._is_head:
+                self._feed_head_alone(data)
+            else:
+                self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             if not self._complete:
                 self.fail(self._fault or error)
@@ -285,6 +292,18 @@ class Connection(asyncio.Protocol):
                 self.fail(NotUnderstood("too large"))
             elif incoming.headed:
                 incoming.wake()
+
+    def _feed_head_alone(self, data: bytes) -> None:
+        """The parser cannot be told that no body follows, and would wait for it: it gets line by line."""
+        parser = cast("HttpResponseParser", self._parser)
+        at = 0
+        while at < len(data) and not self._complete:
+            end = data.find(b"\n", at) + 1 or len(data)
+            parser.feed_data(data[at:end])
+            at = end
+        if self._complete:
+            self._parser = self._new_parser()
+            self._keeps = self._keeps and at == len(data)
 
     def _hold(self) -> None:
         if not self._paused and not self._transport.is_closing():
@@ -357,9 +376,8 @@ class Connection(asyncio.Protocol):
         incoming.headers = CIMultiDict(self._fields)
         incoming.headed = True
         if self._is_head:
-            # The parser cannot be told that there is no body, and would wait for one.
             self._complete = True
-            self._stop(NotUnderstood("something behind the end"))
+            self._keeps = parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         cast("Incoming", self._incoming).pieces.append(piece)

@@ -22,7 +22,9 @@ class RequestHead:
             before_path = f"/{before_path}"
         self._own = {name: value for name, value in own_headers.items() if name.lower() not in _NEVER_SENT}
         names = {name.lower() for name in self._own}
-        if origin.authorization is not None and "authorization" not in names:
+        # Which of the two is meant cannot be told.
+        self._is_ambiguous = origin.authorization is not None and "authorization" in names
+        if origin.authorization is not None:
             self._own["Authorization"] = origin.authorization
         if proxy is not None and not origin.is_tls:
             before_path = f"http://{origin.authority}{before_path}"
@@ -32,7 +34,9 @@ class RequestHead:
         self._first_lines = [] if "host" in names else [f"Host: {origin.authority}"]
 
     def of(self, request: Request) -> bytes:
-        """Raises ValueError where a line of it would be more than one."""
+        """Raises ValueError where a line of it would be more than one, or the upstream has two keys."""
+        if self._is_ambiguous:
+            raise ValueError("the base URL holds a user, and a header authorizes as well")
         target = f"{self._before_path}{request.path_qs}".partition("#")[0]
         passed = header_rules.to_upstream(request.headers, streamed=request.streamed, own=self._own)
         lines = [f"{request.method} {target} HTTP/1.1", *self._first_lines]
