@@ -6,11 +6,9 @@ import gc
 import inspect
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httptools
 import pytest
@@ -25,6 +23,7 @@ from gateway.upstream.http1 import Disconnected, NotUnderstood
 from gateway.upstream.wire import Request
 from tests.conftest import Gateway, StartGateway
 from tests.fakes.client import soon
+from tests.fakes.proxy import Tunnel
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
@@ -260,23 +259,6 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 # TLS
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `ca.pem`, and `server.pem` and `server.key` that it signed for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("tls")
-    new_key = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    (folder / "server.ext").write_text("subjectAltName = IP:127.0.0.1\n")
-    for command in (
-        [*new_key, "-x509", "-days", "2", "-subj", "/CN=test ca", "-keyout", "ca.key", "-out", "ca.pem",
-         "-addext", "keyUsage=critical,keyCertSign"],
-        [*new_key, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"],
-        ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-         "-days", "2", "-extfile", "server.ext", "-out", "server.pem"],
-    ):  # fmt: skip
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
-
-
 @pytest.fixture
 async def tls_upstream(certificates: Path) -> AsyncIterator[ScriptedUpstream]:
     async def play(received: Received, wire: Wire) -> None:
@@ -354,34 +336,6 @@ async def test_a_plain_upstream_behind_a_proxy(start_gateway: StartGateway, upst
     assert (await gateway.call(ROUTE, json=CHAT)).json() == COMPLETION
     assert upstream.requests[0].target == "http://far.invalid/v1/chat/completions"
     assert upstream.requests[0].headers["Host"] == "far.invalid"
-
-
-class Tunnel:
-    """An HTTP proxy for CONNECT."""
-
-    def __init__(self) -> None:
-        self.targets: list[str] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        target = head.split(" ", 2)[1]
-        self.targets.append(target)
-        host, _, port = target.rpartition(":")
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-        await asyncio.gather(pumped(reader, there_writer), pumped(there_reader, writer))
-
-
-async def pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while piece := await source.read(65536):
-            sink.write(piece)
-            await sink.drain()
-    except ConnectionError:
-        pass
-    finally:
-        sink.close()
 
 
 async def test_a_tls_upstream_behind_a_proxy(
