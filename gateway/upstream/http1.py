@@ -134,7 +134,6 @@ class Connection(asyncio.Protocol):
         "_due",
         "_fault",
         "_fields",
-        "_fields_bytes",
         "_incoming",
         "_is_head",
         "_keeps",
@@ -174,9 +173,8 @@ class Connection(asyncio.Protocol):
         self._is_head = False
         # Since the last piece of a body: a head, or what in a body is none of it.
         self._bare_bytes = 0
-        self._fields_bytes = 0
         self._reason = b""
-        self._fields: list[tuple[str, str]] = []
+        self._fields: list[tuple[bytes, bytes]] = []
         self._complete = False
         self._keeps = False
         self._fault: Exception | None = None
@@ -198,7 +196,7 @@ class Connection(asyncio.Protocol):
         """Hands a request to the transport. `is_head`: of a HEAD request, whose answer has no body."""
         incoming = self._incoming = Incoming(self)
         self._is_head = is_head
-        self._bare_bytes = self._fields_bytes = 0
+        self._bare_bytes = 0
         self._reason = b""
         self._fields = []
         self._complete = self._keeps = False
@@ -268,6 +266,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         incoming.begun = True
+        self._bare_bytes += len(data)
         try:
             if self._is_head:
                 self._feed_head_alone(data)
@@ -286,12 +285,10 @@ class Connection(asyncio.Protocol):
             if incoming.unread > UNREAD_BYTES:
                 self._hold()
             incoming.wake()
-        else:
-            self._bare_bytes += len(data)
-            if self._bare_bytes > HEAD_BYTES:
-                self.fail(NotUnderstood("too large"))
-            elif incoming.headed:
-                incoming.wake()
+        elif self._bare_bytes > HEAD_BYTES:
+            self.fail(NotUnderstood("too large"))
+        elif incoming.headed:
+            incoming.wake()
 
     def _feed_head_alone(self, data: bytes) -> None:
         """The parser cannot be told that no body follows, and would wait for it: it gets line by line."""
@@ -350,16 +347,8 @@ class Connection(asyncio.Protocol):
             self._stop(NotUnderstood("too large"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._incoming is None or self._incoming.headed:
-            # A trailer.
-            return
-        size = len(name) + len(value)
-        self._fields_bytes += size
-        if size > LINE_BYTES or self._fields_bytes > HEAD_BYTES:
-            self._stop(NotUnderstood("too large"))
-        if b"\0" in value:
-            self._stop(NotUnderstood("a NUL in a header"))
-        self._fields.append((_names.get(name) or _named(name), value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
+        if not self._complete and not cast("Incoming", self._incoming).headed:
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser, incoming = cast("HttpResponseParser", self._parser), cast("Incoming", self._incoming)
@@ -373,11 +362,27 @@ class Connection(asyncio.Protocol):
             return
         incoming.status = status
         incoming.reason = self._reason.decode("utf-8", "surrogateescape")
-        incoming.headers = CIMultiDict(self._fields)
+        incoming.headers = self._headers()
         incoming.headed = True
         if self._is_head:
             self._complete = True
             self._keeps = parser.should_keep_alive()
+
+    def _headers(self) -> CIMultiDict[str]:
+        fields = self._fields
+        if self._bare_bytes > LINE_BYTES:
+            sizes = [len(name) + len(value) for name, value in fields]
+            if sum(sizes) > HEAD_BYTES or max(sizes, default=0) > LINE_BYTES:
+                self._stop(NotUnderstood("too large"))
+        headers = CIMultiDict(
+            [
+                (_names.get(name) or _named(name), value.rstrip(b" \t").decode("utf-8", "surrogateescape"))
+                for name, value in fields
+            ]
+        )
+        if "\0" in "".join(headers.values()):
+            self._stop(NotUnderstood("a NUL in a header"))
+        return headers
 
     def on_body(self, piece: bytes) -> None:
         cast("Incoming", self._incoming).pieces.append(piece)
