@@ -208,7 +208,7 @@ class _Names:
         self._asked: asyncio.Task[list[AddrInfo]] | None = None
 
     async def addresses(self) -> list[AddrInfo]:
-        """Raises socket.gaierror, and UnicodeError for what cannot be a name."""
+        """Raises socket.gaierror, UnicodeError for what cannot be a name, and CannotConnect when closed meanwhile."""
         if literal := _literal(self._host, self._port):
             return [literal]
         if monotonic() < self._kept_until:
@@ -216,8 +216,15 @@ class _Names:
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_task(self._ask())
             self._asked.add_done_callback(self._on_answer)
-        # One who leaves leaves the others their answer.
-        return await asyncio.shield(self._asked)
+        asked = self._asked
+        try:
+            # One who leaves leaves the others their answer.
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if asked.cancelled() and task is not None and not task.cancelling():
+                raise CannotConnect("it is being closed") from None
+            raise
 
     def close(self) -> None:
         if self._asked is not None:

@@ -94,6 +94,21 @@ async def test_who_connects_at_the_same_time_asks_for_a_name_once(
     assert len({received.connection for received in scripted.requests}) == 5
 
 
+async def test_who_waits_for_a_name_when_the_upstream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def ask(_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.upstream.dial._Names._ask", ask)
+    async with opened("http://a.invalid") as leg:
+        calling = asyncio.create_task(called(leg))
+        await soon(asked.wait())
+    with pytest.raises(UpstreamUnreachable, match="it is being closed"):
+        await soon(calling)
+
+
 async def test_an_address_of_ipv6() -> None:
     heads: list[bytes] = []
 
