@@ -382,6 +382,7 @@ def test_an_upstream_waits_for_a_reader_that_does_not_read() -> None:
     size = 0
     while not exchange.transport.paused:
         size += 1000
+        assert size <= http1.UNREAD_BYTES + 1000
         exchange.feed(b"x" * 1000)
     assert http1.UNREAD_BYTES < size <= http1.UNREAD_BYTES + 1000
     # TLS may still give what it has decrypted.
