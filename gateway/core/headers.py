@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from multidict import CIMultiDict
-
-Headers = list[tuple[str, str]]
 
 _HOP_BY_HOP = frozenset(
     {
@@ -38,42 +37,64 @@ _NOT_TO_CLIENT = _HOP_BY_HOP | {"set-cookie", "alt-svc", "strict-transport-secur
 # What RFC 9110, section 5.5 allows in no value; the tab it allows.
 _control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DECODABLE = ("gzip", "deflate")
+# What is decided by a name is kept, for names as they occur; whoever makes them up fills no memory with them.
+_NAMES_KEPT = 2048
+_NAME_LENGTH_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What a header's name decides."""
+
+    lower: str
+    to_upstream: bool
+    to_client: bool
 
 
 def to_upstream(headers: Iterable[tuple[str, str]], *, streamed: bool, own: Mapping[str, str]) -> CIMultiDict[str]:
     """The request headers that go on, and ours: the upstream's key and what its configuration adds.
 
-    Repeated ones stay repeated, all spelled like the first: of others, aiohttp sends only the last.
+    Repeated ones stay repeated, all spelled like the first.
     """
-    sent = list(headers)
-    named = _named_by_connection(sent)
+    passed: list[tuple[str, str]] = []
     spelled: dict[str, str] = {}
-    passed = CIMultiDict(
-        (spelled.setdefault(lower, name), value)
-        for name, value in sent
-        if (lower := name.lower()) not in _NOT_TO_UPSTREAM
-        and lower not in named
-        and not lower.startswith(_GATEWAY_PREFIXES)
-    )
-    accepted = ", ".join(value for name, value in sent if name.lower() == "accept-encoding")
-    passed["Accept-Encoding"] = "identity" if streamed else _both_can(accepted)
-    for name, value in own.items():
-        passed[name] = value
-    return passed
+    connection: list[str] = []
+    accepted: list[str] = []
+    for name, text in headers:
+        known = _names.get(name) or _known(name)
+        if known.to_upstream:
+            passed.append((spelled.setdefault(known.lower, name), text))
+        elif known.lower == "connection":
+            connection.append(text)
+        elif known.lower == "accept-encoding":
+            accepted.append(text)
+    going = CIMultiDict(passed)
+    for name in _named_by(connection):
+        going.popall(name, None)
+    going["Accept-Encoding"] = "identity" if streamed else _agreed(", ".join(accepted))
+    for name, text in own.items():
+        going[name] = text
+    return going
 
 
 def to_client(headers: Iterable[tuple[str, str]], *, same_length: bool) -> CIMultiDict[str]:
     """The answer's headers that go on; repeated ones stay repeated. One with control characters cannot be sent."""
-    sent = list(headers)
-    named = _named_by_connection(sent)
-    return CIMultiDict(
-        (name, value)
-        for name, value in sent
-        if (lower := name.lower()) not in _NOT_TO_CLIENT
-        and lower not in named
-        and not _control.search(value)
-        and (same_length or lower != "content-length")
-    )
+    passed: list[tuple[str, str]] = []
+    connection: list[str] = []
+    for name, text in headers:
+        known = _names.get(name) or _known(name)
+        if known.to_client:
+            # Most values are printable, which is found out faster than that there is no control character.
+            if text.isprintable() or not _control.search(text):
+                passed.append((name, text))
+        elif known.lower == "connection":
+            connection.append(text)
+    going = CIMultiDict(passed)
+    for name in _named_by(connection):
+        going.popall(name, None)
+    if not same_length:
+        going.popall("Content-Length", None)
+    return going
 
 
 def value(headers: Iterable[tuple[str, str]], wanted: str) -> str:
@@ -81,10 +102,34 @@ def value(headers: Iterable[tuple[str, str]], wanted: str) -> str:
     return next((text for name, text in headers if name.lower() == wanted), "")
 
 
-def _named_by_connection(headers: Headers) -> set[str]:
-    return {
-        token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
-    }
+_names: dict[str, _Name] = {}
+
+
+def _known(name: str) -> _Name:
+    lower = name.lower()
+    to_upstream = lower not in _NOT_TO_UPSTREAM and not lower.startswith(_GATEWAY_PREFIXES)
+    known = _Name(lower, to_upstream, lower not in _NOT_TO_CLIENT)
+    if len(_names) < _NAMES_KEPT and len(name) <= _NAME_LENGTH_KEPT:
+        _names[name] = known
+    return known
+
+
+def _named_by(connection: list[str]) -> set[str]:
+    """The headers that Connection names."""
+    return {token.strip() for text in connection for token in text.split(",")}
+
+
+_agreements: dict[str, str] = {}
+
+
+def _agreed(accepted: str) -> str:
+    """As `_both_can`; clients of one kind all say the same."""
+    agreed = _agreements.get(accepted)
+    if agreed is None:
+        agreed = _both_can(accepted)
+        if len(_agreements) < _NAMES_KEPT and len(accepted) <= _NAME_LENGTH_KEPT:
+            _agreements[accepted] = agreed
+    return agreed
 
 
 def _both_can(accepted: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 from multidict import CIMultiDict
@@ -45,7 +44,7 @@ class EchoUpstream:
             return _error(400, "messages must be a list of at least one message.", "invalid_value", "messages")
         reply = _Reply(body, f"chatcmpl-{self._clock.new_id()}", int(self._clock.now().timestamp()))
         if body.get("stream") is True:
-            return _EchoAnswer(200, "text/event-stream; charset=utf-8", _paced(reply.events()))
+            return _stream(reply.events())
         return _whole(200, reply.whole())
 
     async def close(self) -> None:
@@ -103,15 +102,22 @@ class _Reply:
 class _EchoAnswer:
     reason = ""
 
-    def __init__(self, status: int, content_type: str, pieces: AsyncIterator[bytes], length: int | None = None) -> None:
+    def __init__(self, status: int, content_type: str, pieces: list[bytes], pause_s: float = 0.0) -> None:
         self.status = status
         self.headers = CIMultiDict({"Content-Type": content_type})
-        if length is not None:
-            self.headers["Content-Length"] = str(length)
-        self._pieces = pieces
+        self._left = pieces[::-1]
+        self._pause_s = pause_s
+        self._begun = False
+
+    @property
+    def ended(self) -> bool:
+        return not self._left
 
     async def read(self) -> bytes:
-        return await anext(self._pieces, b"")
+        if self._begun and self._left:
+            await asyncio.sleep(self._pause_s)
+        self._begun = True
+        return self._left.pop() if self._left else b""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -126,11 +132,15 @@ def _body(request: Request) -> Any:
 
 def _whole(status: int, value: dict[str, Any]) -> _EchoAnswer:
     body = json.dumps(value).encode()
+    answer = _EchoAnswer(status, "application/json", [body])
+    answer.headers["Content-Length"] = str(len(body))
+    return answer
 
-    async def pieces() -> AsyncIterator[bytes]:
-        yield body
 
-    return _EchoAnswer(status, "application/json", pieces(), len(body))
+def _stream(events: list[dict[str, Any]]) -> _EchoAnswer:
+    pieces = [b"data: " + dump(event).encode() + b"\n\n" for event in events]
+    pause_s = min(_PAUSE_S, _PAUSES_AT_MOST_S / len(events))
+    return _EchoAnswer(200, "text/event-stream; charset=utf-8", [*pieces, b"data: [DONE]\n\n"], pause_s)
 
 
 def _error(status: int, message: str, code: str, param: str | None = None) -> _EchoAnswer:
@@ -138,14 +148,6 @@ def _error(status: int, message: str, code: str, param: str | None = None) -> _E
         status,
         {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}},
     )
-
-
-async def _paced(events: list[dict[str, Any]]) -> AsyncIterator[bytes]:
-    pause = min(_PAUSE_S, _PAUSES_AT_MOST_S / len(events))
-    for event in events:
-        yield b"data: " + dump(event).encode() + b"\n\n"
-        await asyncio.sleep(pause)
-    yield b"data: [DONE]\n\n"
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:

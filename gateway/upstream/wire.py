@@ -30,6 +30,11 @@ class Answer(Protocol):
     reason: str
     headers: CIMultiDict[str]
 
+    @property
+    def ended(self) -> bool:
+        """True once the end of the body has come and everything was read: the next `read` would give nothing."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body as it arrives, undecoded; empty at its end. Raises UpstreamError."""
         ...

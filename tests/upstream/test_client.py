@@ -1,27 +1,29 @@
 """The only outgoing socket: its errors, its connections, TLS and proxies."""
 
 import asyncio
+import contextlib
 import gc
 import inspect
+import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import aiohttp
+import httptools
 import pytest
-from aiohttp import http_exceptions
 
 from gateway import config
 from gateway.app import opened
 from gateway.errors import ConfigError, UpstreamCut, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
-from gateway.upstream.client import Address, HttpUpstream, _translated
+from gateway.upstream import connections, dial, http1, request_head
+from gateway.upstream.client import FAILURES, Address, HttpUpstream, translated
+from gateway.upstream.dial import CannotConnect
+from gateway.upstream.http1 import Disconnected, NotUnderstood
 from gateway.upstream.wire import Request
 from tests.conftest import Gateway, StartGateway
 from tests.fakes.client import soon
+from tests.fakes.proxy import Tunnel
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
@@ -36,58 +38,84 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
 
 def made(kind: type[Exception]) -> Exception:
     """An instance that holds what must not be told, however it is made."""
-    error: Exception = kind.__new__(kind)
-    for name, value in {
-        "os_error": OSError(111, "secret at 10.0.0.1"),
-        "_os_error": OSError(111, "secret at 10.0.0.1"),
-        "certificate_error": ssl.SSLError("secret"),
-        "_certificate_error": ssl.SSLError("secret"),
-        "message": "secret",
-        "_conn_key": SimpleNamespace(host="secret", port=1, is_ssl=True, ssl=True),
-        "request_info": SimpleNamespace(real_url="secret"),
-        "history": (),
-        "status": 400,
-    }.items():
-        try:
-            setattr(error, name, value)
-        except AttributeError:
-            continue
+    error: Exception = kind.__new__(kind, 111, "secret at 10.0.0.1")
+    error.args = (111, "secret at 10.0.0.1")
+    for name in ("strerror", "filename", "reason", "library", "verify_message", "msg"):
+        with contextlib.suppress(AttributeError, TypeError):
+            setattr(error, name, "secret at 10.0.0.1")
     return error
 
 
+# What sockets, TLS, names, the parser and this leg raise; CannotConnect has words of our own.
 EVERY_ERROR = sorted(
-    {*subclasses(aiohttp.ClientError), *subclasses(http_exceptions.HttpProcessingError)}, key=lambda kind: kind.__name__
+    {
+        *subclasses(OSError),
+        *subclasses(httptools.HttpParserError),
+        *subclasses(UnicodeError),
+        httptools.HttpParserUpgrade,
+        NotUnderstood,
+        Disconnected,
+        ValueError,
+    },
+    key=lambda kind: f"{kind.__module__}.{kind.__qualname__}",
 )
+CONNECTING = [kind for kind in EVERY_ERROR if issubclass(kind, (OSError, UnicodeError))]
 
 
-@pytest.mark.parametrize("kind", EVERY_ERROR)
+def told(error: UpstreamError) -> str:
+    """Its words, which name the upstream and nothing that must not be told."""
+    text = str(error)
+    assert "main" in text
+    assert "secret" not in text
+    assert "10.0.0.1" not in text
+    return text
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("otherwise", [UpstreamUnreachable, UpstreamCut])
-def test_every_error_of_aiohttp_is_translated(kind: type[Exception], otherwise: type[UpstreamError]) -> None:
-    error = made(kind)
-    with pytest.raises(UpstreamError) as raised, _translated("main", otherwise):
-        raise error
-    assert "main" in str(raised.value)
-    assert "secret" not in str(raised.value)
-    assert "10.0.0.1" not in str(raised.value)
-    expected = UpstreamTimedOut if issubclass(kind, TimeoutError) else otherwise
-    if not issubclass(kind, aiohttp.ClientConnectorError):
-        assert type(raised.value) is expected
-
-
-@pytest.mark.parametrize(
-    "error", [TimeoutError(), OSError(5, "x"), ConnectionResetError(), ssl.SSLError(1, "x"), ValueError("bad header")]
-)
-def test_errors_from_below_are_translated(error: Exception) -> None:
-    with pytest.raises(UpstreamError), _translated("main", UpstreamCut):
-        raise error
+def test_every_error_is_translated(kind: type[Exception], otherwise: type[UpstreamError]) -> None:
+    assert issubclass(kind, FAILURES)
+    error = translated(made(kind), "main", otherwise)
+    assert type(error) is (UpstreamTimedOut if issubclass(kind, TimeoutError) else otherwise)
+    told(error)
 
 
 def test_the_walk_has_found_them() -> None:
-    exported = {
-        value for value in vars(aiohttp).values() if inspect.isclass(value) and issubclass(value, aiohttp.ClientError)
+    for module in (ssl, socket, httptools):
+        exported = {
+            value
+            for name, value in vars(module).items()
+            if not name.startswith("_") and inspect.isclass(value) and issubclass(value, Exception)
+        }
+        assert exported <= set(EVERY_ERROR)
+    ours = {NotUnderstood, Disconnected, CannotConnect}
+    defined = {
+        value
+        for module in (http1, dial, connections, request_head)
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Exception) and value.__module__ == module.__name__
     }
-    assert exported <= set(EVERY_ERROR)
-    assert len(EVERY_ERROR) > 20
+    assert defined == ours
+    assert len(EVERY_ERROR) > 25
+
+
+@pytest.mark.parametrize("kind", CONNECTING, ids=lambda kind: kind.__name__)
+async def test_whatever_fails_while_connecting_is_told_apart(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_connection(*args: object, **kwargs: object) -> socket.socket:
+        raise made(kind)
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", start_connection)
+    upstream = HttpUpstream("main", None, Address("http://127.0.0.1", {}, 20, 20, 5), inject_usage=True)
+    with pytest.raises(UpstreamUnreachable) as raised:
+        await upstream.send(request())
+    await upstream.close()
+    text = told(raised.value)
+    assert "cannot be reached: " in text
+    assert ("certificate" in text) == issubclass(kind, ssl.SSLCertVerificationError)
+    assert ("speak TLS" in text) == (issubclass(kind, ssl.SSLError) and "certificate" not in text)
+    assert ("name cannot be resolved" in text) == issubclass(kind, (socket.gaierror, UnicodeError))
 
 
 # Connections
@@ -231,23 +259,6 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 # TLS
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `ca.pem`, and `server.pem` and `server.key` that it signed for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("tls")
-    new_key = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    (folder / "server.ext").write_text("subjectAltName = IP:127.0.0.1\n")
-    for command in (
-        [*new_key, "-x509", "-days", "2", "-subj", "/CN=test ca", "-keyout", "ca.key", "-out", "ca.pem",
-         "-addext", "keyUsage=critical,keyCertSign"],
-        [*new_key, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"],
-        ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-         "-days", "2", "-extfile", "server.ext", "-out", "server.pem"],
-    ):  # fmt: skip
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
-
-
 @pytest.fixture
 async def tls_upstream(certificates: Path) -> AsyncIterator[ScriptedUpstream]:
     async def play(received: Received, wire: Wire) -> None:
@@ -327,34 +338,6 @@ async def test_a_plain_upstream_behind_a_proxy(start_gateway: StartGateway, upst
     assert upstream.requests[0].headers["Host"] == "far.invalid"
 
 
-class Tunnel:
-    """An HTTP proxy for CONNECT."""
-
-    def __init__(self) -> None:
-        self.targets: list[str] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        target = head.split(" ", 2)[1]
-        self.targets.append(target)
-        host, _, port = target.rpartition(":")
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-        await asyncio.gather(pumped(reader, there_writer), pumped(there_reader, writer))
-
-
-async def pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while piece := await source.read(65536):
-            sink.write(piece)
-            await sink.drain()
-    except ConnectionError:
-        pass
-    finally:
-        sink.close()
-
-
 async def test_a_tls_upstream_behind_a_proxy(
     start_gateway: StartGateway, tls_upstream: ScriptedUpstream, certificates: Path
 ) -> None:
@@ -379,7 +362,7 @@ async def test_idle_connections_are_kept_four_seconds_at_most(
     gateway: Gateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = 0.0
-    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + ahead)
+    monkeypatch.setattr("gateway.upstream.connections.monotonic", lambda: time.monotonic() + ahead)
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     # Far enough from the limit on both sides that the time the calls themselves take cannot matter.
     for idle in (0.0, 1.0, 4.0):

@@ -8,6 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.clock import Clock
+from gateway.upstream.echo import EchoUpstream
+from gateway.upstream.wire import Request
 from tests.conftest import KEY, Gateway, StartGateway
 
 ECHO = '[[upstreams]]\nname = "parrot"\nkind = "echo"\n'
@@ -127,3 +130,16 @@ async def test_a_compressed_request_is_understood(gateway: Gateway) -> None:
 
 async def test_it_is_listed(sdk: openai.AsyncOpenAI) -> None:
     assert "echo" in [model.id async for model in sdk.models.list()]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_it_tells_when_all_of_an_answer_was_read(streamed: bool) -> None:
+    body = json.dumps({"model": "echo", "messages": SAY, "stream": streamed}).encode()
+    request = Request("POST", "/chat/completions", [], body, streamed=streamed, on_sent=lambda: None)
+    answer = await EchoUpstream("parrot", None, Clock()).send(request)
+    pieces = 0
+    while not answer.ended:
+        assert await answer.read()
+        pieces += 1
+    assert pieces == (1 if not streamed else 7)
+    assert await answer.read() == b""

@@ -228,7 +228,7 @@ async def test_the_environment_is_that_of_the_key(running: Running, key: str, en
         assert (status, span["organization_id"], span["environment"]) == (201, *expected)
         await running.ask("POST", "/api/request-logs/bulk/", headers, json={"logs": [{"model": "m", **more}]})
         async with running.session.post("/v1/chat/completions", json={**BODY, **more}, headers=headers) as response:
-            assert response.status == 200
+            assert (response.status, bool(await response.read())) == (200, True)
     _, page = await running.ask("GET", "/api/request-logs/list/?page_size=1000", headers)
     assert len(page["results"]) == 3 * len(POSTED_AS)
     assert {(span["organization_id"], span["environment"]) for span in page["results"]} == {expected}

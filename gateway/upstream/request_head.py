@@ -1,0 +1,51 @@
+"""The head of a request as it is written to an upstream."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from gateway.core import headers as header_rules
+from gateway.upstream.dial import Origin
+from gateway.upstream.wire import Request
+
+# We say how long a body is, and end it by that alone.
+_NEVER_SENT = frozenset({"content-length", "transfer-encoding", "expect"})
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+
+
+class RequestHead:
+    """Writes the heads of the requests to one base URL, in the form that a proxy needs where there is one."""
+
+    def __init__(self, base_url: str, own_headers: Mapping[str, str], origin: Origin, proxy: Origin | None) -> None:
+        parts = urlsplit(base_url.rstrip("/"))
+        before_path = parts._replace(scheme="", netloc="").geturl()
+        if not before_path.startswith("/") and before_path:
+            before_path = f"/{before_path}"
+        self._own = {name: value for name, value in own_headers.items() if name.lower() not in _NEVER_SENT}
+        names = {name.lower() for name in self._own}
+        # Which of the two is meant cannot be told.
+        self._is_ambiguous = origin.authorization is not None and "authorization" in names
+        if origin.authorization is not None:
+            self._own["Authorization"] = origin.authorization
+        if proxy is not None and not origin.is_tls:
+            before_path = f"http://{origin.authority}{before_path}"
+            if proxy.authorization is not None:
+                self._own["Proxy-Authorization"] = proxy.authorization
+        self._before_path = before_path
+        self._first_lines = [] if "host" in names else [f"Host: {origin.authority}"]
+
+    def of(self, request: Request) -> bytes:
+        """Raises ValueError where a line of it would be more than one, or the upstream has two keys."""
+        if self._is_ambiguous:
+            raise ValueError("the base URL holds a user, and a header authorizes as well")
+        target = f"{self._before_path}{request.path_qs}".partition("#")[0]
+        passed = header_rules.to_upstream(request.headers, streamed=request.streamed, own=self._own)
+        lines = [f"{request.method} {target} HTTP/1.1", *self._first_lines]
+        lines += [f"{name}: {value}" for name, value in passed.items()]
+        if request.body or request.method not in _WITHOUT_BODY:
+            lines.append(f"Content-Length: {len(request.body)}")
+        lines += ("", "")
+        text = "\r\n".join(lines)
+        breaks = len(lines) - 1
+        if text.count("\r") != breaks or text.count("\n") != breaks or "\0" in text or " " in target:
+            raise ValueError("a header or the path holds what would end it")
+        return text.encode("utf-8", "surrogateescape")
