@@ -33,7 +33,7 @@ from gateway.upstream.wire import Upstream
 from gateway.web.bodies import BODY_TIMEOUT_S
 from gateway.web.connection import Limits
 from gateway.web.keys import Keys
-from gateway.web.middleware import RUNNING, Running, leave_out_own_headers
+from gateway.web.middleware import RUNNING, Running, leave_out_server
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.server import serving
@@ -105,6 +105,8 @@ class Gateway:
     _recorder: Recorder
     _proxy: Proxy
     _store: Store
+    # Done when everything is loaded that is not needed for the first call.
+    loading: asyncio.Task[None]
     # Taken out or replaced, while requests run that may have chosen them.
     _leaving: list[tuple[UpstreamSettings, ...]] = field(default_factory=list)
     _retiring: set[asyncio.Task[None]] = field(default_factory=set)
@@ -212,11 +214,11 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         app = web.Application(middlewares=[running.track], client_max_size=_bytes(settings.server.max_body_mb))
         app[RUNNING] = running
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
-        app.on_response_prepare.append(leave_out_own_headers)
+        app.on_response_prepare.append(leave_out_server)
         routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
         keys = Keys(_callers(settings))
         register(app, routes, keys)
-        gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store)
+        gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)
         stack.push_async_callback(gateway.close)
         yield gateway
 

@@ -21,7 +21,7 @@ from gateway.app import Gateway, LocalKey, opened, served
 from gateway.config import Settings
 from gateway.core.audit import Audit, whole_minutes
 from gateway.errors import ConfigError, GatewayError
-from gateway.memory import give_large_blocks_back
+from gateway.memory import collect_less, give_large_blocks_back
 from gateway.reload import Configuration
 from gateway.store.store import audits
 from gateway.web.server import raise_file_limit
@@ -132,6 +132,7 @@ async def _run(configuration: Configuration, announce: Callable[[str], None]) ->
     with _stop_signal() as stop:
         async with opened(settings) as gateway, served(settings, gateway) as url:
             announce(url)
+            gateway.loading.add_done_callback(lambda _: collect_less())
             loop = asyncio.get_running_loop()
             with signals.handled(loop, lambda _: configuration.reload(gateway.reload), SIGHUP):
                 await stop.wait()
@@ -150,6 +151,7 @@ async def _work() -> int:
             return 1
         async with opened(settings) as gateway, served(settings, gateway, shared_port=True) as url:
             _announce(url)
+            gateway.loading.add_done_callback(lambda _: collect_less())
             following = asyncio.create_task(_follow(given, gateway, stop), name="follow the parent")
             await stop.wait()
             following.cancel()

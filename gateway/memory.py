@@ -1,6 +1,7 @@
-"""How the C library keeps memory that Python has freed."""
+"""What happens to memory that is no longer used: how Python looks for it, and how the C library keeps it."""
 
 import ctypes
+import gc
 
 # mallopt(3), as numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -20,3 +21,15 @@ def give_large_blocks_back() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+
+
+# Objects made, less those freed, before the youngest are looked through; a call makes a few hundred, and few that only
+# this finds. The other two: how many such looks before the next older ones are included.
+_COLLECT_AFTER = (10_000, 20, 20)
+
+
+def collect_less() -> None:
+    """Once everything is loaded: leaves that out of garbage collections for good, and makes them rarer."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)

@@ -71,16 +71,20 @@ class Client(Protocol):
         """The whole body, still encoded as it came. Raises BodyTooLarge."""
         ...
 
-    async def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
-        """Sends the head. Raises ConnectionError when the client is gone, as all that follow do."""
+    def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
+        """Makes the head, which goes out with what follows."""
+        ...
+
+    async def flush(self) -> None:
+        """Sends the head now. Raises ConnectionError when the client is gone, as all that follow do."""
         ...
 
     async def write(self, piece: bytes) -> None:
         """Sends a piece now; waits while the client is slow."""
         ...
 
-    async def end(self) -> None:
-        """Ends the answer as complete."""
+    async def end(self, last: bytes = b"") -> None:
+        """Sends the last piece and ends the answer as complete."""
         ...
 
     def cut(self) -> None:
@@ -151,7 +155,7 @@ class CommitWaits:
 
     async def wait(self, committed: asyncio.Future[bool]) -> None:
         """Returns with the commit, whatever comes of it, or when it takes too long; the future is done then."""
-        loop = asyncio.get_running_loop()
+        loop = committed.get_loop()
         self._waits.append((loop.time() + self._at_most_s, committed))
         if self._alarm is None:
             self._alarm = loop.call_later(self._at_most_s, self._look)
@@ -251,7 +255,7 @@ class Proxy:
         answer = await choice.upstream.send(request)
         returned = headers.to_client(answer.headers.items(), same_length=True)
         try:
-            await client.begin(answer.status, answer.reason, returned)
+            client.begin(answer.status, answer.reason, returned)
             while piece := await answer.read():
                 await client.write(piece)
             await client.end()
@@ -360,26 +364,30 @@ class Proxy:
             if _has_no_body(answer):
                 # Its head is the last piece.
                 await self._settle_complete(call, meter, self._clock.monotonic())
-            await client.begin(answer.status, answer.reason, returned)
+            client.begin(answer.status, answer.reason, returned)
+            if not answer.ready:
+                await client.flush()
             while piece := await answer.read():
                 at = self._clock.monotonic()
                 meter.feed(at, piece)
                 passed = gate.feed(piece)
+                if answer.ended:
+                    last = passed + gate.end()
+                    break
                 if gate.complete and not call.settled:
                     await self._settle_complete(call, meter, at)
                 if passed:
                     await client.write(passed)
+            else:
+                at, last = self._clock.monotonic(), gate.end()
             if not call.settled:
-                await self._settle_complete(call, meter, self._clock.monotonic())
-            if rest := gate.end():
-                await client.write(rest)
-            await client.end()
+                await self._settle_complete(call, meter, at)
+            await client.end(last)
         except UpstreamError as error:
             reading = meter.read()
             cut = Outcome(error.status, error.code, str(error))
             await self._settle_and_wait(call, reading, _outcome(call, reading, broken_off=cut))
-            if rest := gate.end():
-                await _try_write(client, rest)
+            await _try_write(client, gate.end())
             client.cut()
         except (ConnectionError, asyncio.CancelledError) as error:
             # The upstream is let go first: settling a long answer takes longer than it may go on generating for nobody.
@@ -538,7 +546,9 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
 
 async def _try_write(client: Client, piece: bytes) -> None:
     try:
-        await client.write(piece)
+        if piece:
+            await client.write(piece)
+        await client.flush()
     except ConnectionError:
         log.debug("the client was gone before the upstream's cut")
 

@@ -118,11 +118,20 @@ class Recorder:
 
         `fields`: span fields that are known by now, `start_time` among them.
         """
-        ids = {name: value for name in _TRACE_IDS if isinstance(value := params_given.get(name), str)}
+
+        def row() -> dict[str, Any]:
+            ids = {name: value for name in _TRACE_IDS if isinstance(value := params_given.get(name), str)}
+            return {
+                **_RUNNING,
+                "span_unique_id": unique_id,
+                **ids,
+                **fields,
+                **_of(caller),
+                "unique_id": unique_id,
+            }
+
         try:
-            return self._store.open(
-                {**_RUNNING, "span_unique_id": unique_id, **ids, **fields, **_of(caller), "unique_id": unique_id}
-            )
+            return self._store.open(caller.organization_id, fields["start_time"], row)
         except Exception as error:
             log.error("The call %s has no row while it runs\n%s", unique_id, secrets.trace(error))
             return None
@@ -243,18 +252,30 @@ class Recorder:
 
     def _hide_secrets(self, draft: Draft, carried: Collection[str]) -> None:
         span, found = draft.span, set(carried)
-        for name in _TOLD_BY_CALLERS:
+        is_clean = _mask(span, "full_request", (), found)
+        # A call's tools are a part of its request.
+        for name in _TOLD_BY_CALLERS if draft.measured and is_clean else (*_TOLD_BY_CALLERS, "tools"):
             _mask(span, name, (), found)
         if span.extras:
             span.extras.update(secrets.masked(span.extras))
-        if not draft.measured:
+        if draft.measured:
+            # An upstream may repeat the keys that it was called with, in an error above all.
+            self._hide_in_answer(draft, secrets.hidden(self._upstream_secrets, frozenset(found)))
+        else:
             _mask(span, "full_response")
-            return
-        # An upstream may repeat the keys that it was called with, in an error above all.
-        hidden = secrets.hidden(self._upstream_secrets, frozenset(found))
-        for name in _TOLD_BY_UPSTREAMS:
+
+    def _hide_in_answer(self, draft: Draft, hidden: secrets.Hidden) -> None:
+        span, write = draft.span, draft.texts.of
+        is_clean = False
+        if span.full_response is not None:
+            repeated = hidden.within(write(span.full_response))
+            is_clean = _mask(span, "full_response", repeated) and not repeated
+        # What was said is a part of the answer.
+        for name in ("usage",) if is_clean else ("usage", "output", "tool_calls"):
             if (value := getattr(span, name)) is not None:
-                _mask(span, name, hidden.within(draft.texts.of(value)))
+                _mask(span, name, hidden.within(write(value)))
+        for name in _TOLD_BY_UPSTREAMS:
+            _mask(span, name, hidden.texts)
 
     async def _count_late(self, draft: Draft, wanted: Mapping[str, Any]) -> None:
         try:
@@ -267,23 +288,20 @@ class Recorder:
 
 
 # Where secrets may stand. Input and output are content, which is kept as it was said.
-_TOLD_BY_CALLERS = ("full_request", "tools", "metadata", "properties", "customer_params", "variables")
-_TOLD_BY_UPSTREAMS = (
-    "full_response",
-    "output",
-    "tool_calls",
-    "usage",
-    "model",
-    "response_model",
-    "error_code",
-    "error_message",
-)
+_TOLD_BY_CALLERS = ("metadata", "properties", "customer_params", "variables")
+_TOLD_BY_UPSTREAMS = ("model", "response_model", "error_code", "error_message")
 
 
-def _mask(span: Span, name: str, texts: Collection[str] = (), found: set[str] | None = None) -> None:
+def _mask(span: Span, name: str, texts: Collection[str] = (), found: set[str] | None = None) -> bool:
+    """Whether there is something, and nothing in it had to be masked."""
     value = getattr(span, name)
-    if value is not None and (masked := secrets.masked(value, texts, found)) is not value:
-        setattr(span, name, masked)
+    if value is None:
+        return False
+    masked = secrets.masked(value, texts, found)
+    if masked is value:
+        return True
+    setattr(span, name, masked)
+    return False
 
 
 # A call under way: what its row must hold and is not known yet.

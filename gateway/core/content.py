@@ -24,6 +24,7 @@ _NESTING = (
     *("messages", "prompt_messages", "completion_message", "completion_messages"),
     *CONTENT,
 )
+_CONTAINERS = (dict, list)
 _OTHER_TEXTS = ("metadata", "properties", "customer_params", "usage", "error_message", "note")
 
 
@@ -122,15 +123,13 @@ def _as_text(value: Any) -> str:
 def too_deep(span: Span, texts: Texts) -> list[str]:
     """The fields that are nested deeper than DEPTH_AT_MOST."""
     fields = vars(span)
-    named = [(name, fields[name]) for name in _NESTING]
-    return [
-        name
-        for name, value in (*named, *span.extras.items())
-        if isinstance(value, (dict, list)) and _is_too_deep(value, texts)
-    ]
+    held = [(name, fields[name]) for name in _NESTING if type(fields[name]) in _CONTAINERS]
+    return [name for name, value in (*held, *span.extras.items()) if _is_too_deep(value, texts)]
 
 
 def _is_too_deep(value: Any, texts: Texts) -> bool:
+    if type(value) not in _CONTAINERS:
+        return False
     try:
         text = texts.of(value)
     except MalformedBody:

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 PICOS_PER_USD = 10**12
 _exact = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _MTOK = Decimal(1_000_000)
+# In units of 1e-12 USD, of 1 USD per 1 million tokens.
+_PICOS_A_TOKEN = Decimal(PICOS_PER_USD) / _MTOK
 _CACHED_LOOKUPS = 4096
 
 
@@ -51,6 +54,14 @@ def cost(price: Price, tokens: Tokens) -> int | None:
     """The cost in units of 1e-12 USD, rounded half to even; None if a count or a price that it needs is missing."""
     if tokens.prompt is None and tokens.completion is None:
         return None
+    if (exact := _whole_picos(price)) is not None:
+        prompt, completion, cached_prompt, creation_prompt = exact
+        return (
+            tokens.uncached * prompt
+            + tokens.cached * cached_prompt
+            + tokens.cache_creation * creation_prompt
+            + (tokens.completion or 0) * completion
+        )
     cached = price.cached_prompt if price.cached_prompt is not None else price.prompt
     creation = price.cache_creation if price.cache_creation is not None else price.prompt
     total = Decimal(0)
@@ -66,6 +77,23 @@ def cost(price: Price, tokens: Tokens) -> int | None:
             return None
         total = _exact.add(total, _exact.multiply(Decimal(count), per_million))
     return picos(_exact.divide(total, _MTOK))
+
+
+@lru_cache(maxsize=4096)
+def _whole_picos(price: Price) -> tuple[int, int, int, int] | None:
+    """What a token costs in units of 1e-12 USD, where all four are known and whole: then there is nothing to round.
+
+    Prompt, completion, cached prompt, cache creation.
+    """
+    if price.prompt is None or price.completion is None:
+        return None
+    cached = price.cached_prompt if price.cached_prompt is not None else price.prompt
+    creation = price.cache_creation if price.cache_creation is not None else price.prompt
+    found = [_exact.multiply(usd, _PICOS_A_TOKEN) for usd in (price.prompt, price.completion, cached, creation)]
+    if any(not one.is_finite() or one != one.to_integral_value() for one in found):
+        return None
+    prompt, completion, cached_prompt, creation_prompt = map(int, found)
+    return prompt, completion, cached_prompt, creation_prompt
 
 
 def picos(usd: Decimal) -> int:
@@ -89,6 +117,7 @@ class PriceList:
     def __init__(self, own: Mapping[str, Price] | None = None) -> None:
         self._own = dict(own or {})
         self._patterns = [name for name in self._own if any(sign in name for sign in "*?[")]
+        self._found: dict[str, Price | None] = {}
         self._shipped: dict[str, Any] = {}
 
     def find(self, models: list[str], at: datetime, prompt_tokens: int) -> Price | None:
@@ -96,8 +125,12 @@ class PriceList:
 
         `at` and `prompt_tokens` choose where a shipped price depends on the time or on the length of the prompt.
         """
-        for model in models:
-            if (price := self._find_own(model)) is not None:
+        for model in models if self._own else ():
+            if model not in self._found:
+                if len(self._found) >= _CACHED_LOOKUPS:
+                    self._found.clear()
+                self._found[model] = self._find_own(model)
+            if (price := self._found[model]) is not None:
                 return price
         for model in models:
             if (price := self._find_shipped(model, at, prompt_tokens)) is not None:

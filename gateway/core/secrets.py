@@ -245,11 +245,12 @@ def repeated_as(found: Iterable[str]) -> list[str]:
 class Hidden:
     """Texts that must not be recorded, the longest first, and each as JSON writes it."""
 
-    texts: tuple[tuple[str, str], ...]
+    texts: tuple[str, ...]
+    as_json: tuple[str, ...]
 
     def within(self, written: str) -> list[str]:
         """Those that a JSON text holds."""
-        return [text for text, as_json in self.texts if as_json in written]
+        return [text for text, as_json in zip(self.texts, self.as_json, strict=True) if as_json in written]
 
 
 # Most calls carry the key that the one before carried.
@@ -257,7 +258,7 @@ class Hidden:
 def hidden(texts: tuple[str, ...], carried: frozenset[str]) -> Hidden:
     """These texts, and whatever a request carried in every form in which it may be repeated."""
     found = sorted({*texts, *repeated_as(carried)}, key=len, reverse=True)
-    return Hidden(tuple((text, dump(text)[1:-1]) for text in found))
+    return Hidden(tuple(found), tuple(dump(text)[1:-1] for text in found))
 
 
 # Errors

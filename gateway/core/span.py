@@ -176,6 +176,10 @@ class Span(BaseModel):
     variables: Object | None = None
     disable_log: Truth | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is set is ours or was validated; pydantic would look up each time how the field is to be set.
+        self.__dict__[name] = value
+
     @property
     def extras(self) -> dict[str, Any]:
         """The fields that were sent and that no public name stands for."""

@@ -122,6 +122,9 @@ COUNTED_COLUMNS = (
     "tokens_per_second",
 )
 
+# About what a row has without its content.
+_ROW_BYTES = 1000
+
 Values = tuple[Any, ...]
 
 
@@ -147,9 +150,9 @@ def counted_values(draft: Draft) -> Values:
     return _values(draft, COUNTED_COLUMNS, _counted_fields)
 
 
-def size(values: Values) -> int:
-    """About how many bytes the values hold while they wait."""
-    return 8 * len(values) + sum([len(value) for value in values if isinstance(value, str)])
+def size(content: Values) -> int:
+    """About how many bytes a span with this content holds while it waits."""
+    return _ROW_BYTES + sum([len(text) for text in content if text is not None])
 
 
 def _values(draft: Draft, columns: tuple[str, ...], fields_of: "itemgetter[Any]") -> Values:

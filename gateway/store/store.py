@@ -35,6 +35,7 @@ _READERS = 2
 _PROBE_BYTES = 100
 _ADMISSION_BYTES = 500
 _OPENING_BYTES = 500
+_COUNTS_BYTES = 500
 # How long a start waits for the rows of earlier processes to be closed.
 _RECOVER_WITHIN_S = 1.0
 _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
@@ -44,6 +45,7 @@ _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
 class Opened:
     """What a call's open row is known by until it is settled: the write, and once that is committed the row's id."""
 
+    accepted: Entry
     write: Write = field(init=False)
     row_id: int = 0
 
@@ -69,9 +71,9 @@ class Store:
         on_waiting: Callable[[int], None] = lambda size: None,
         on_trouble: Callable[[], None] = lambda: None,
     ) -> None:
-        """Makes the file if it is not there. `shared`: other workers write to it too, and who started them has made it.
-        `on_waiting` is told how many
-        bytes wait, whenever that changes; `on_trouble` of each commit that failed, in the writer's thread.
+        """Makes the file if it is not there. `shared`: other workers write to it too, and who started them has made
+        it. `on_waiting` is told now and then how many bytes wait; `on_trouble` of each commit that failed, in the
+        writer's thread.
 
         Must be called on the event loop. Raises StoreError.
         """
@@ -114,6 +116,10 @@ class Store:
         """Seconds that the write which waits longest has waited."""
         return self._writer.oldest_wait_s()
 
+    def tell_waiting(self) -> None:
+        """Tells `on_waiting` how many bytes wait just now; by itself that is told now and then."""
+        self._writer.tell_waiting()
+
     async def recover(self) -> None:
         """Closes the rows that processes before this one left open; goes on by itself if that takes long."""
         await asyncio.wait([self._interrupting], timeout=_RECOVER_WITHIN_S)
@@ -136,7 +142,7 @@ class Store:
             batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
             return is_new
 
-        size = rows.size(span) + rows.size(content)
+        size = rows.size(content)
         return self._writer.put(apply, size, patient=False, if_lost=(posted._replace(name=audit.REFUSED),)).done
 
     def admit(
@@ -174,14 +180,17 @@ class Store:
         admission = Admission(self._writer.put(apply, _ADMISSION_BYTES).done)
         return admission
 
-    def open(self, fields: Mapping[str, Any]) -> Opened | None:
-        """Queues the open row of a call that is being forwarded. None where the queue is full: it gets none then."""
-        accepted = Entry(fields["organization_id"], _minute(fields["start_time"]), audit.ACCEPTED)
-        opened = Opened()
+    def open(
+        self, organization_id: str, start_time: datetime, fields: Callable[[], Mapping[str, Any]]
+    ) -> Opened | None:
+        """Queues the open row of a call that is being forwarded; `fields` makes it, in the writer's thread, if it is
+        needed. None where the queue is full: it gets none then."""
+        accepted = Entry(organization_id, _minute(start_time), audit.ACCEPTED)
+        opened = Opened(accepted)
 
         def apply(batch: Batch) -> bool:
             batch.count(accepted)
-            opened.row_id = batch.open(self._boot.id, rows.open_values(fields))
+            opened.row_id = batch.open(self._boot.id, rows.open_values(fields()))
             return True
 
         try:
@@ -201,7 +210,7 @@ class Store:
         """Queues the span of a call, in the place of its open row if it has one. Raises StoreFull, but with `force`
         not, which is for calls that have an open row. `on_failure` is told why it cannot be stored."""
         span, content = rows.span_values(draft), rows.content_values(draft)
-        accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED)
+        accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED) if opened is None else opened.accepted
 
         def apply(batch: Batch) -> bool:
             if draft.reserved:
@@ -212,7 +221,7 @@ class Store:
             batch.count(accepted)
             return batch.insert(span, content)
 
-        size = rows.size(span) + rows.size(content)
+        size = rows.size(content)
         # What was opened is told of by its open row, or by what becomes of that.
         if_lost = _lost(accepted) if opened is None else ()
         return self._writer.put(
@@ -259,7 +268,7 @@ class Store:
             _end_reservation(batch.db, draft)
             return queries.update_counts(batch.db, batch.next_seq(), organization_id, unique_id, values)
 
-        return self._writer.put(apply, rows.size(values), force=draft.reserved).done
+        return self._writer.put(apply, _COUNTS_BYTES, force=draft.reserved).done
 
     async def find(self, organization_id: str, unique_id: str, shape: Callable[[Row], T]) -> T | None:
         """One stored span: a row of the view `spans`, as `shape` makes it. That runs in the reader's thread, so that

@@ -152,7 +152,7 @@ class Writer:
         self._waiting_bytes += size
         self._waiting[write] = None
         if self._waiting_bytes - self._told_bytes >= _TOLD_EVERY_BYTES:
-            self._tell_waiting()
+            self.tell_waiting()
         return write
 
     def _forget(self, opening: Write) -> None:
@@ -189,7 +189,8 @@ class Writer:
             del self._opening[opening]
         return due
 
-    def _tell_waiting(self) -> None:
+    def tell_waiting(self) -> None:
+        """Tells how many bytes wait; by itself that is told of each batch, and when it grows."""
         self._told_bytes = self._waiting_bytes
         self._on_waiting(self._waiting_bytes)
 
@@ -397,7 +398,7 @@ class Writer:
                 write.done.exception()
             if write.on_failure is not None:
                 write.on_failure(write.error)
-        self._tell_waiting()
+        self.tell_waiting()
 
 
 def _checkpoint(db: sqlite3.Connection) -> None:

@@ -113,6 +113,10 @@ class _EchoAnswer:
     def ended(self) -> bool:
         return not self._left
 
+    @property
+    def ready(self) -> bool:
+        return not self._begun or not self._left
+
     async def read(self) -> bytes:
         if self._begun and self._left:
             await asyncio.sleep(self._pause_s)

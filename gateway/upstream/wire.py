@@ -35,6 +35,11 @@ class Answer(Protocol):
         """True once the end of the body has come and everything was read: the next `read` would give nothing."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next `read` has something to give, or the end, without waiting."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body as it arrives, undecoded; empty at its end. Raises UpstreamError."""
         ...

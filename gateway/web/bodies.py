@@ -17,16 +17,18 @@ BODY_TIMEOUT_S = web.AppKey("body_timeout_s", float)
 async def read_body(request: web.Request) -> bytes:
     """The body as it came, still encoded. Raises BodyTooLarge, MalformedBody and RequestTimedOut."""
     limit = request.client_max_size
-    too_large = BodyTooLarge(f"The body is larger than {limit / 1024**2:g} MB ([server] max_body_mb).")
     if request.content_length is not None and request.content_length > limit:
-        raise too_large
+        raise _too_large(limit)
+    if request.content.is_eof():
+        body = request.content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     try:
-        if request.content.is_eof():
-            return await request.read()
         async with asyncio.timeout(request.app[BODY_TIMEOUT_S]):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large(limit) from None
     except BrokenBody:
         raise MalformedBody("The body is not chunked as its head says.") from None
     except TimeoutError:
@@ -34,6 +36,10 @@ async def read_body(request: web.Request) -> bytes:
             request.protocol.leave_unread()
         within = f"{request.app[BODY_TIMEOUT_S]:g} s ([server] body_timeout_s)"
         raise RequestTimedOut(f"The body was not complete within {within}.") from None
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit / 1024**2:g} MB ([server] max_body_mb).")
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:

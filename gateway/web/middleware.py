@@ -19,8 +19,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 LOG_ID = web.RequestKey("log_id", str)
-# Of a relayed answer: the names of the headers that the upstream sent, in lower case.
-RELAYED = web.ResponseKey("relayed", frozenset[str])
 
 
 def errors_as_json(handler: Handler) -> Handler:
@@ -95,13 +93,9 @@ def with_key(keys: Keys, handler: KeyedHandler) -> Handler:
     return keyed
 
 
-async def leave_out_own_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Takes back what aiohttp adds by itself and the upstream did not say."""
-    relayed = response.get(RELAYED)
-    if relayed is None or "server" not in relayed:
-        response.headers.popall("Server", None)
-    if relayed is not None and "content-type" not in relayed:
-        response.headers.popall("Content-Type", None)
+async def leave_out_server(request: web.Request, response: web.StreamResponse) -> None:
+    """Takes back what aiohttp says of itself."""
+    response.headers.popall("Server", None)
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

@@ -1,6 +1,7 @@
 """The proxy's routes: aiohttp on one side, `proxy.Client` on the other."""
 
 from datetime import datetime
+from typing import cast
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -11,8 +12,9 @@ from gateway.errors import NotFound
 from gateway.proxy import Proxy
 from gateway.recorder import Caller
 from gateway.upstream.pool import Pool
+from gateway.web.answer import RelayedAnswer
 from gateway.web.bodies import read_body
-from gateway.web.middleware import LOG_ID, RELAYED, RUNNING
+from gateway.web.middleware import LOG_ID, RUNNING
 from gateway.web.replies import json_reply
 
 
@@ -25,7 +27,7 @@ class HttpClient:
         self.method = request.method
         self.headers = request.headers
         self._request = request
-        self.response: web.StreamResponse | None = None
+        self.answer: RelayedAnswer | None = None
 
     @property
     def gone(self) -> bool:
@@ -37,20 +39,22 @@ class HttpClient:
     async def read(self) -> bytes:
         return await read_body(self._request)
 
-    async def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
-        self.response = web.StreamResponse(status=status, reason=reason or None, headers=answer_headers)
-        self.response[RELAYED] = frozenset(name.lower() for name in answer_headers)
-        await self.response.prepare(self._request)
+    def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
+        self.answer = RelayedAnswer(self._request, status, reason, answer_headers)
+
+    async def flush(self) -> None:
+        await self._begun.flush()
 
     async def write(self, piece: bytes) -> None:
-        assert self.response is not None
-        # What follows the head of an answer to HEAD would be read as the next answer.
-        if self.method != "HEAD":
-            await self.response.write(piece)
+        await self._begun.write(piece)
 
-    async def end(self) -> None:
-        assert self.response is not None
-        await self.response.write_eof()
+    async def end(self, last: bytes = b"") -> None:
+        await self._begun.write_last(last)
+
+    @property
+    def _begun(self) -> RelayedAnswer:
+        assert self.answer is not None
+        return self.answer
 
     def cut(self) -> None:
         if self._request.transport is not None:
@@ -91,9 +95,9 @@ class RelayHandlers:
 
 
 def _begun(client: HttpClient) -> web.StreamResponse:
-    if client.response is None:
+    if client.answer is None:
         raise ConnectionResetError("the client was gone before the answer's head")
-    return client.response
+    return cast("web.StreamResponse", client.answer)
 
 
 def _with_query(request: web.Request, path: str) -> str:

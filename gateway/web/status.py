@@ -28,4 +28,5 @@ class StatusHandlers:
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """Prometheus."""
+        self._store.tell_waiting()
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})

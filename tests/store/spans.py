@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.core.complete import Draft, complete
 from gateway.core.span import validate
+from gateway.store.store import Opened, Store
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -25,3 +26,8 @@ def draft(unique_id: str, organization_id: str = "o", after_s: float = 0, **fiel
     )
     complete(made, NOON)
     return made
+
+
+def open_call(store: Store, fields: dict[str, Any]) -> Opened | None:
+    """Opens a row of these columns."""
+    return store.open(fields["organization_id"], fields["start_time"], lambda: fields)

@@ -16,7 +16,7 @@ from gateway.errors import StoreFull, StoreUnavailable
 from gateway.store import boots, sqlite
 from gateway.store.boots import Boot
 from gateway.store.store import Store
-from tests.store.spans import NOON, draft
+from tests.store.spans import NOON, draft, open_call
 
 OpenStore = Callable[..., Store]
 
@@ -280,7 +280,7 @@ async def test_what_was_given_up_at_the_end_is_in_the_next_audit(
     monkeypatch.setattr("gateway.store.sqlite._BUSY_TIMEOUT_S", 0.1)
     store = Store(path, synchronous="normal", queue_bytes=2**20)
     await store.recover()
-    opened = store.open({**CALL, "unique_id": "opened before"})
+    opened = open_call(store, {**CALL, "unique_id": "opened before"})
     assert opened is not None
     await opened.write.done
     store._writer._give_up_s = 0.0
@@ -289,7 +289,9 @@ async def test_what_was_given_up_at_the_end_is_in_the_next_audit(
     ends = [
         store.settle(draft("opened before", start_time=NOON), opened),
         store.settle(draft("never opened", start_time=NOON), None),
-        store.settle(draft("opened too late", start_time=NOON), store.open({**CALL, "unique_id": "opened too late"})),
+        store.settle(
+            draft("opened too late", start_time=NOON), open_call(store, {**CALL, "unique_id": "opened too late"})
+        ),
         store.insert(draft("posted")),
     ]
     await store.close()
@@ -316,7 +318,7 @@ CALL = {
 
 async def test_a_span_that_cannot_be_stored_closes_its_row(open_store: OpenStore, path: Path) -> None:
     store = open_store()
-    opened = store.open({**CALL, "unique_id": "a"})
+    opened = open_call(store, {**CALL, "unique_id": "a"})
     assert opened is not None
     await opened.write.done
     store.abandon("a", "o", opened, NOON)

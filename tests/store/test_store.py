@@ -18,7 +18,7 @@ from gateway.errors import StoreError, StoreFull
 from gateway.store import queries, sqlite
 from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS
 from gateway.store.store import Store, audits
-from tests.store.spans import NOON, draft
+from tests.store.spans import NOON, draft, open_call
 
 OpenStore = Callable[..., Store]
 
@@ -183,7 +183,7 @@ STANDS = (
 
 
 async def test_a_call_has_an_open_row_until_it_is_settled(store: Store, path: Path) -> None:
-    opened = store.open(call("a", span_name="n"))
+    opened = open_call(store, call("a", span_name="n"))
     assert opened is not None and await opened.write.done
     assert rows(path, STANDS) == [("a", "running", 1, 1, None, None, None)]
     assert await store.settle(settled("a", input="hi", status="success"), opened)
@@ -196,7 +196,7 @@ async def test_a_call_that_ends_within_its_first_batch_is_written_once(store: St
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     first = store.insert(draft("first"))
-    opened = store.open(call("a"))
+    opened = open_call(store, call("a"))
     ended = store.settle(settled("a"), opened)
     blocker.execute("ROLLBACK")
     blocker.close()
@@ -222,12 +222,12 @@ async def test_open_rows_of_a_process_that_has_ended_are_closed_and_no_others(
 ) -> None:
     dead = Store(path, synchronous="normal", queue_bytes=2**20)
     for unique_id in ("a", "b"):
-        dead.open(call(unique_id))
+        open_call(dead, call(unique_id))
     # No call is settled on its way down: as if it had been killed.
     await dead.close()
     before = rows(path, "SELECT max(seq) FROM span")[0][0]
     neighbour = open_store()
-    opened = neighbour.open(call("c"))
+    opened = open_call(neighbour, call("c"))
     assert opened is not None
     await opened.write.done
     await neighbour.insert(draft("posted", status="running"))
@@ -253,7 +253,7 @@ async def test_open_rows_of_a_process_that_has_ended_are_closed_and_no_others(
 
 async def test_a_late_settle_wins_over_interrupted(path: Path, open_store: OpenStore) -> None:
     alive = open_store()
-    opened = alive.open(call("a"))
+    opened = open_call(alive, call("a"))
     assert opened is not None
     await opened.write.done
     for lock in path.parent.glob("*.boot-*"):
@@ -274,7 +274,7 @@ async def test_a_posted_span_is_never_settled_over(store: Store, path: Path) -> 
 async def test_the_audit_counts_by_organization_and_whole_minutes(store: Store) -> None:
     late = NOON + timedelta(minutes=3, seconds=30)
     for unique_id, organization_id, at in (("a", "o", NOON), ("b", "o", late), ("c", "other", NOON)):
-        opened = store.open(call(unique_id, organization_id=organization_id, start_time=at, timestamp=at))
+        opened = open_call(store, call(unique_id, organization_id=organization_id, start_time=at, timestamp=at))
         assert opened is not None
         await opened.write.done
     for number in range(3):

@@ -1,0 +1,290 @@
+"""Sends requests and measures the answers; a process of its own, so that it shares no GIL with what it measures.
+
+python -m gateway.bench.load: takes a Job a line on its standard input and prints a Result a line.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import uvloop
+
+_length = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_chunked = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+# A chunk of gateway.bench.upstream, with the time at which it was sent (monotonic ns).
+_timed = re.compile(rb"@(\d+)@")
+# Longer than such a mark.
+_REACH = 32
+_END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+_DONE = b"data: [DONE]"
+# An answer that takes longer than this counts as failed.
+_AT_MOST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to send, and how often.
+
+    `connections` send one request after the other, for `seconds` or until there were `requests` in all. With a
+    `rate` (a second), requests begin at that rate instead, whether others have ended or not. `chunks`: of a stream,
+    how many it must have to be whole; None for an answer in one piece.
+    """
+
+    host: str
+    port: int
+    head: str  # the request's head without its Content-Length
+    body: str
+    connections: int
+    seconds: float = 0.0
+    requests: int = 0
+    rate: float = 0.0
+    chunks: int | None = None
+    status: int = 200
+
+    def request(self) -> bytes:
+        """The request as it is sent."""
+        body = self.body.encode()
+        return f"{self.head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a job. Times in seconds: `latency` of whole answers, `first` until a stream's first chunk, `delay`
+    of a chunk since the upstream sent it, `gap` between two chunks of a stream: each p50 and p99."""
+
+    answered: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    chunks: int = 0
+    latency: tuple[float, float] = (0.0, 0.0)
+    first: tuple[float, float] = (0.0, 0.0)
+    delay: tuple[float, float] = (0.0, 0.0)
+    gap: tuple[float, float] = (0.0, 0.0)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Samples:
+    """What was measured so far, in seconds."""
+
+    latency: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    delay: list[float] = field(default_factory=list)
+    gap: list[float] = field(default_factory=list)
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one request at a time. `on_end` hears of each answer, with what was wrong with it."""
+
+    def __init__(self, job: Job, samples: Samples, on_end: Callable[["Connection", str], None]) -> None:
+        self._request = job.request()
+        self._job = job
+        self._samples = samples
+        self._on_end = on_end
+        self._reset()
+
+    def _reset(self) -> None:
+        self._busy = False
+        self._head = b""
+        self._missing = 0
+        self._is_chunked = False
+        self._tail = b""
+        self._chunks = 0
+        self._last_at = 0.0
+        self._done = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def send(self) -> None:
+        """Sends the request."""
+        self._reset()
+        self._busy = True
+        self._began = time.monotonic()
+        self.transport.write(self._request)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its answer takes too long."""
+        return self._busy and time.monotonic() - self._began > _AT_MOST_S
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._busy:
+            self._end("the connection was closed before the answer's end")
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_chunked and not self._missing:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            length = _length.search(self._head, 0, end)
+            data = self._head[end + 4 :]
+            self._is_chunked = length is None and _chunked.search(self._head, 0, end) is not None
+            if length is not None:
+                self._missing = int(length[1])
+            elif not self._is_chunked:
+                self._end(f"no answer that can be read: {self._head[:200]!r}")
+                return
+        if self._is_chunked:
+            self._chunked_data(data)
+            return
+        self._missing -= len(data)
+        if self._missing <= 0:
+            self._end("")
+
+    def _chunked_data(self, data: bytes) -> None:
+        if self._job.chunks is not None and data:
+            data = self._stream_data(data)
+        if (self._tail + data).endswith(_END_OF_CHUNKS):
+            self._end("")
+        else:
+            self._tail = data[-_REACH:]
+
+    def _stream_data(self, data: bytes) -> bytes:
+        """Measures the chunks in a piece of a stream; gives it with the tail that was looked at before."""
+        now = time.monotonic()
+        seen = self._tail + data
+        self._tail = b""
+        at = 0
+        for found in _timed.finditer(seen):
+            at = found.end()
+            self._samples.delay.append(now - int(found[1]) / 1e9)
+            if self._chunks == 0:
+                self._samples.first.append(now - self._began)
+            else:
+                self._samples.gap.append(now - self._last_at)
+            self._last_at = now
+            self._chunks += 1
+        self._done = self._done or _DONE in seen
+        # What was found is not found again.
+        return seen[at:]
+
+    def _end(self, error: str) -> None:
+        self._busy = False
+        status = int(self._head[9:12] or b"0")
+        if not error and status != self._job.status:
+            error = f"status {status}: {self._head[-300:]!r}"
+        if not error and self._job.chunks is not None and (self._chunks != self._job.chunks or not self._done):
+            error = f"{self._chunks} of {self._job.chunks} chunks" + ("" if self._done else ", no [DONE]")
+        if not error:
+            self._samples.latency.append(time.monotonic() - self._began)
+        self._on_end(self, error)
+
+
+class Run:
+    """One job from its beginning to its end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._samples = Samples()
+        self._result = Result()
+        self._begun = 0
+        self._running = 0
+        self._idle: deque[Connection] = deque()
+        self._all: list[Connection] = []
+        self._ended = asyncio.Event()
+        self._may_begin = True
+
+    async def measure(self) -> Result:
+        """Runs the job."""
+        job = self._job
+        for _ in range(job.connections):
+            self._idle.append(await self._open())
+        began = time.monotonic()
+        watching = asyncio.create_task(self._watch())
+        if job.rate:
+            await self._at_rate()
+        else:
+            while self._idle and self._may_go_on():
+                self._begin(self._idle.popleft())
+            if job.seconds:
+                asyncio.get_running_loop().call_later(job.seconds, self._stop)
+        if self._running:
+            await self._ended.wait()
+        watching.cancel()
+        result, samples = self._result, self._samples
+        result.seconds = time.monotonic() - began
+        result.chunks = len(samples.delay)
+        result.latency, result.first = percentiles(samples.latency), percentiles(samples.first)
+        result.delay, result.gap = percentiles(samples.delay), percentiles(samples.gap)
+        for connection in self._all:
+            connection.transport.abort()
+        return result
+
+    async def _open(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Connection(self._job, self._samples, self._on_end), self._job.host, self._job.port
+        )
+        self._all.append(connection)
+        return connection
+
+    async def _at_rate(self) -> None:
+        began = time.monotonic()
+        while (now := time.monotonic() - began) < self._job.seconds:
+            while self._begun < now * self._job.rate:
+                self._begin(self._idle.popleft() if self._idle else await self._open())
+            await asyncio.sleep(max(0.0, self._begun / self._job.rate - now))
+        self._stop()
+
+    def _may_go_on(self) -> bool:
+        return self._may_begin and (not self._job.requests or self._begun < self._job.requests)
+
+    def _begin(self, connection: Connection) -> None:
+        self._begun += 1
+        self._running += 1
+        connection.send()
+
+    def _stop(self) -> None:
+        self._may_begin = False
+
+    def _on_end(self, connection: Connection, error: str) -> None:
+        self._running -= 1
+        if error:
+            self._result.failed += 1
+            self._result.error = self._result.error or error
+        else:
+            self._result.answered += 1
+        if connection.transport.is_closing():
+            # The others go on without it.
+            pass
+        elif self._job.rate:
+            self._idle.append(connection)
+        elif self._may_go_on():
+            self._begin(connection)
+        if self._running == 0 and (not self._job.rate or not self._may_begin):
+            self._ended.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            for connection in self._all:
+                if connection.overdue:
+                    connection.transport.abort()
+
+
+def percentiles(samples: list[float]) -> tuple[float, float]:
+    """p50 and p99, by nearest rank; zeros of nothing."""
+    if not samples:
+        return (0.0, 0.0)
+    samples.sort()
+    last = len(samples) - 1
+    return (samples[round(last * 0.5)], samples[round(last * 0.99)])
+
+
+def main() -> None:
+    """Runs jobs until standard input ends."""
+    for line in sys.stdin:
+        result = uvloop.run(Run(Job(**json.loads(line))).measure())
+        print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
