@@ -453,7 +453,7 @@ class Proxy:
         fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
         self._count(call, outcome, fields)
         carried = secrets.in_headers(call.client.headers.items()) | secrets.in_url(call.path_qs)
-        measured = Measured(fields, reading.generating_s, carried)
+        measured = Measured(fields, _told(call, reading), reading.generating_s, carried)
         return self._recorder.record_call(
             call.unique_id, measured, call.params, call.caller, call.opened, call.reserved
         )
@@ -519,8 +519,7 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
     """The span's fields, as far as they were measured."""
     client, request, response = call.client, call.request, reading.response
     first = reading.first_generated_at
-    sent = {name: request.get(name) for name in _REQUEST_FIELDS} if call.kind.is_chat else {}
-    return sent | {
+    return {
         "model": call.model or reading.model or _UNKNOWN_MODEL,
         "response_model": reading.model,
         "upstream": call.upstream,
@@ -536,12 +535,19 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
         "latency": latency,
         "time_to_first_token": None if first is None or not call.streamed else first - client.started_at,
         "routing_time": None if call.sent_at is None else call.sent_at - client.started_at,
-        "usage": reading.usage,
         "input": routing.input_of(call.kind, request),
         "output": routing.output_of(call.kind, response),
         "full_request": request or None,
         "full_response": response if isinstance(response, dict) or response is None else {"body": response},
     }
+
+
+def _told(call: Call, reading: Reading) -> dict[str, Any]:
+    """The span's fields that the client and the upstream told, of whatever type."""
+    told = {"usage": reading.usage}
+    if call.kind.is_chat:
+        told.update((name, call.request.get(name)) for name in _REQUEST_FIELDS)
+    return {name: value for name, value in told.items() if value is not None}
 
 
 async def _try_write(client: Client, piece: bytes) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from gateway.core.complete import Draft
 from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
-from gateway.core.span import Span, validate, validate_leniently
+from gateway.core.span import Span, of_call, validate
 from gateway.errors import GatewayError, MalformedBody, StoreFull, StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.store.store import Opened as Opened
@@ -39,10 +39,12 @@ class Caller:
 class Measured:
     """What the proxy measured of one call: span fields under public names, and the stream's generating time (s).
 
-    `carried`: the secrets in the request's headers and URL, which the answer may repeat.
+    `told`: fields that client and upstream told, of whatever type. `carried`: the secrets in the request's headers and
+    URL, which the answer may repeat.
     """
 
     fields: Mapping[str, Any]
+    told: Mapping[str, Any] = field(default_factory=dict)
     generating_s: float | None = None
     carried: Collection[str] = ()
 
@@ -224,8 +226,8 @@ class Recorder:
 
     def _measured(self, unique_id: str, measured: Measured, params_given: Mapping[str, Any], caller: Caller) -> Draft:
         taken, ignored = params.descriptive(params_given)
-        fields = {**taken, **measured.fields, **_of(caller), "unique_id": unique_id, "log_method": "inference"}
-        span, wrong = validate_leniently({name: value for name, value in fields.items() if value is not None})
+        fields = {**measured.fields, **_of(caller), "unique_id": unique_id, "log_method": "inference"}
+        span, wrong = of_call(fields, {**taken, **measured.told})
         for name, texts in wrong.items():
             ignored.append(f"{name} dropped: {' '.join(texts)}")
         draft = Draft(span, measured=True, generating_s=measured.generating_s)

@@ -120,11 +120,59 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else dump(value)
 
 
+def parts(span: Span) -> set[str]:
+    """The fields that are a part of the whole request or answer that the span holds too: see `PARTS`."""
+    fields = vars(span)
+    request, response = span.full_request, span.full_response
+    found: set[str] = set()
+    if request is not None:
+        found = {
+            name for name, key in _PARTS_OF_REQUEST if (held := fields[name]) is not None and held is request.get(key)
+        }
+    if response is not None:
+        if span.usage is not None and span.usage is response.get("usage"):
+            found.add("usage")
+        if span.output is not None and span.output is _only_message(response):
+            found.add("output")
+            if span.tool_calls is not None and span.tool_calls is span.output.get("tool_calls"):
+                found.add("tool_calls")
+    return found
+
+
+_PARTS_OF_REQUEST = (
+    ("input", "messages"),
+    ("tools", "tools"),
+    ("tool_choice", "tool_choice"),
+    ("response_format", "response_format"),
+    ("stop", "stop"),
+)
+# Where each of them stands: the field and the path in it.
+PARTS = {
+    **{name: ("full_request", f"$.{key}") for name, key in _PARTS_OF_REQUEST},
+    "output": ("full_response", "$.choices[0].message"),
+    "tool_calls": ("full_response", "$.choices[0].message.tool_calls"),
+    "usage": ("full_response", "$.usage"),
+}
+
+
+def _only_message(response: dict[str, Any]) -> Any:
+    choices = response.get("choices")
+    if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+        return None
+    message = choices[0].get("message")
+    return message if type(message) is dict else None
+
+
 def too_deep(span: Span, texts: Texts) -> list[str]:
     """The fields that are nested deeper than DEPTH_AT_MOST."""
     fields = vars(span)
     held = [(name, fields[name]) for name in _NESTING if type(fields[name]) in _CONTAINERS]
-    return [name for name, value in (*held, *span.extras.items()) if _is_too_deep(value, texts)]
+    inside = parts(span)
+    deep = [name for name, value in (*held, *span.extras.items()) if name not in inside and _is_too_deep(value, texts)]
+    if not deep:
+        # Nor is what is inside.
+        return deep
+    return [name for name, value in (*held, *span.extras.items()) if name in deep or _is_too_deep(value, texts)]
 
 
 def _is_too_deep(value: Any, texts: Texts) -> bool:
@@ -169,9 +217,11 @@ def drop(span: Span) -> None:
 
 def cut(span: Span, limit: int, texts: Texts) -> list[str]:
     """Cuts long texts so that the content fits in `limit` bytes of JSON; gives the names of the fields it cut."""
-    contents = _contents(span)
+    inside = parts(span)
+    contents = {name: value for name, value in _contents(span).items() if name not in inside}
     if sum(len(texts.of(value)) for value in contents.values()) * _BYTES_A_CHARACTER <= limit:
         return []
+    contents = _contents(span)
     sizes = {name: _size(value) for name, value in contents.items()}
     if sum(sizes.values()) <= limit:
         return []

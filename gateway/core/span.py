@@ -6,9 +6,10 @@ The fields are those of Respan's create-span API; the few it lacks (`response_mo
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gateway.core import accepted
 from gateway.core import usage as usage_fields
@@ -224,6 +225,35 @@ def validate_leniently(fields: Mapping[str, Any]) -> tuple[Span, dict[str, list[
     except InvalidSpan as error:
         kept = {name: value for name, value in fields.items() if name not in error.errors}
         return validate(kept), error.errors
+
+
+def of_call(measured: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Span, dict[str, list[str]]]:
+    """A span of what we measured, taken as it is, and of what others told, without what has a wrong type there, and
+    what was wrong with that.
+
+    The same as `validate_leniently` of both, which looks at every field there is.
+    """
+    checked: dict[str, Any] = {}
+    try:
+        for name, value in told.items():
+            new = _type_of(name).validate_python(value)
+            # What is the same stays the same object: it may be a part of another field.
+            checked[name] = value if type(new) is type(value) and new == value else new
+    except (ValidationError, KeyError):
+        return validate_leniently({**told, **measured})
+    span = _blank.model_copy()
+    vars(span).update(checked)
+    vars(span).update(measured)
+    return span, {}
+
+
+@cache
+def _type_of(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_types[name])
+
+
+_types = get_type_hints(Span, include_extras=True)
+_blank = Span(model="")
 
 
 def _explain(error: ValidationError) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from gateway.core import content
 from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
 from gateway.core.reading import JSON_COLUMNS, stored_time
@@ -122,6 +123,8 @@ COUNTED_COLUMNS = (
     "tokens_per_second",
 )
 
+# In the place of a text that stands in the whole request or answer already (`content.PARTS`). No JSON text is this one.
+SAME = "="
 # About what a row has without its content.
 _ROW_BYTES = 1000
 
@@ -135,9 +138,11 @@ def span_values(draft: Draft) -> Values:
 
 def content_values(draft: Draft) -> Values:
     """The values of CONTENT_COLUMNS."""
-    write = draft.texts.of
-    fields = {**vars(draft.span), "extras": draft.span.extras or None}
-    return tuple([None if value is None else write(value) for value in _content_fields(fields)])
+    write, span = draft.texts.of, draft.span
+    fields = {**vars(span), **dict.fromkeys(content.parts(span), SAME), "extras": span.extras or None}
+    return tuple(
+        [None if value is None else SAME if value is SAME else write(value) for value in _content_fields(fields)]
+    )
 
 
 def open_values(fields: Mapping[str, Any]) -> Values:
