@@ -544,10 +544,15 @@ def _fields(call: Call, reading: Reading, outcome: Outcome, latency: float) -> d
 
 def _told(call: Call, reading: Reading) -> dict[str, Any]:
     """The span's fields that the client and the upstream told, of whatever type."""
-    told = {"usage": reading.usage}
-    if call.kind.is_chat:
-        told.update((name, call.request.get(name)) for name in _REQUEST_FIELDS)
-    return {name: value for name, value in told.items() if value is not None}
+    request = call.request
+    told = (
+        {name: value for name in _REQUEST_FIELDS if (value := request.get(name)) is not None}
+        if call.kind.is_chat
+        else {}
+    )
+    if reading.usage is not None:
+        told["usage"] = reading.usage
+    return told
 
 
 async def _try_write(client: Client, piece: bytes) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import traceback
 from base64 import b64encode
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -104,13 +104,8 @@ def masked(value: Any, texts: Collection[str] = (), found: set[str] | None = Non
 
     `found` takes up the texts that stood under secret names.
     """
-    if isinstance(value, str):
-        return _masked_text(value, texts, found)
-    if isinstance(value, dict):
-        return _masked_object(value, texts, found)
-    if isinstance(value, list):
-        return _masked_list(value, texts, found)
-    return value
+    mask = _MASKS.get(type(value))
+    return value if mask is None else mask(value, texts, found)
 
 
 def _masked_object(value: dict[str, Any], texts: Collection[str], found: set[str] | None) -> dict[str, Any]:
@@ -119,9 +114,10 @@ def _masked_object(value: dict[str, Any], texts: Collection[str], found: set[str
         kind = _kinds.get(key) or _kind_of(key)
         if kind is _Name.PLAIN or kind is _Name.NAMING:
             # Almost everything is: what holds nothing that could be masked is passed over without a further look.
-            if type(item) not in _HOLDING or (type(item) is str and _is_harmless(item, texts)):
+            mask = _MASKS.get(type(item))
+            if mask is None or (mask is _masked_text and not texts and "://" not in item[:_SCHEME_AT_MOST]):
                 continue
-            new = masked(item, texts, found)
+            new = mask(item, texts, found)
         else:
             new = _hidden(item, found) if _hides(kind, item, value) else masked(item, texts, found)
         if new is not item:
@@ -136,21 +132,13 @@ def _hides(kind: _Name, item: Any, beside: dict[str, Any]) -> bool:
     return kind is _Name.SECRET or _names_one(beside)
 
 
-def _is_harmless(text: str, texts: Collection[str]) -> bool:
-    """Whether a text surely stays as it is."""
-    return not texts and "://" not in text[:_SCHEME_AT_MOST]
-
-
-_HOLDING = frozenset({str, dict, list})
-
-
 def _masked_list(value: list[Any], texts: Collection[str], found: set[str] | None) -> list[Any]:
     changed: dict[int, Any] = {}
     for at, item in enumerate(value):
         if isinstance(item, list) and _is_secret_pair(item):
             new: Any = [item[0], _hidden(item[1], found)]
-        elif isinstance(item, (str, dict, list)):
-            new = masked(item, texts, found)
+        elif (mask := _MASKS.get(type(item))) is not None:
+            new = mask(item, texts, found)
         else:
             continue
         if new is not item:
@@ -193,6 +181,14 @@ def _masked_text(text: str, texts: Collection[str], found: set[str] | None) -> s
         found.update(in_url(text))
     shown = _parameter.sub(_masked_parameter, _userinfo.sub(f"{MASK}@", text, count=1))
     return text if shown == text else shown
+
+
+# By what may hold something that has to be masked: JSON's own types, and no others.
+_MASKS: dict[type, Callable[[Any, Collection[str], set[str] | None], Any]] = {
+    str: _masked_text,
+    dict: _masked_object,
+    list: _masked_list,
+}
 
 
 def _masked_parameter(parameter: re.Match[str]) -> str:

@@ -177,9 +177,8 @@ class Span(BaseModel):
     variables: Object | None = None
     disable_log: Truth | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What is set is ours or was validated; pydantic would look up each time how the field is to be set.
-        self.__dict__[name] = value
+    # What is set is ours or was validated; pydantic would look up each time how the field is to be set.
+    __setattr__ = object.__setattr__
 
     @property
     def extras(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COUNTS = (
     "cache_read_input_tokens",
     "reasoning_tokens",
 )
+_COUNTS = frozenset(COUNTS)
 _INT64 = 2**63
 
 
@@ -66,7 +67,8 @@ def read(usage: Mapping[str, Any]) -> Usage:
 
 def mistakes(usage: Mapping[str, Any]) -> list[str]:
     """The known counts in a usage object that a caller sent which are no whole numbers."""
-    return [name for name in COUNTS if usage.get(name) is not None and count(usage[name]) is None]
+    wrong = {name for name, value in usage.items() if value is not None and name in _COUNTS and count(value) is None}
+    return [name for name in COUNTS if name in wrong] if wrong else []
 
 
 def count(value: object) -> int | None:

@@ -1,6 +1,6 @@
 """A span as rows of the database."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -133,7 +133,7 @@ Values = tuple[Any, ...]
 
 def span_values(draft: Draft) -> Values:
     """The values of SPAN_COLUMNS."""
-    return _values(draft, SPAN_COLUMNS, _span_fields)
+    return _values(draft, _span_columns)
 
 
 def content_values(draft: Draft) -> Values:
@@ -147,12 +147,12 @@ def content_values(draft: Draft) -> Values:
 
 def open_values(fields: Mapping[str, Any]) -> Values:
     """The values of OPEN_COLUMNS."""
-    return tuple(_stored(name, fields.get(name), dump) for name in OPEN_COLUMNS)
+    return tuple(_stored(name, fields.get(name)) for name in OPEN_COLUMNS)
 
 
 def counted_values(draft: Draft) -> Values:
     """The values of COUNTED_COLUMNS."""
-    return _values(draft, COUNTED_COLUMNS, _counted_fields)
+    return _values(draft, _counted_columns)
 
 
 def size(content: Values) -> int:
@@ -160,32 +160,43 @@ def size(content: Values) -> int:
     return _ROW_BYTES + sum([len(text) for text in content if text is not None])
 
 
-def _values(draft: Draft, columns: tuple[str, ...], fields_of: "itemgetter[Any]") -> Values:
-    write = draft.texts.of
-    fields = {**vars(draft.span), "cost_picos": draft.cost_picos}
-    return tuple(
-        [
-            value if value is None or type(value) in _AS_IT_IS else _stored(name, value, write)
-            for name, value in zip(columns, fields_of(fields), strict=True)
-        ]
-    )
+def _values(draft: Draft, columns: "_Columns") -> Values:
+    values = list(columns.of({**vars(draft.span), "cost_picos": draft.cost_picos}))
+    for at in columns.times:
+        if (time := values[at]) is not None:
+            values[at] = stored_time(time)
+    for at in columns.json:
+        if (value := values[at]) is not None:
+            values[at] = draft.texts.of(value)
+    if not "".join([value for value in values if type(value) is str]).isascii():
+        values = [_writable(value) if type(value) is str else value for value in values]
+    return tuple(values)
 
 
-def _stored(name: str, value: Any, write: Callable[[Any], str]) -> Any:
+def _stored(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name in _JSON:
-        return write(value)
+        return dump(value)
     if isinstance(value, datetime):
         return stored_time(value)
-    if isinstance(value, str) and not value.isascii() and not is_unicode(value):
-        return value.encode("utf-8", "replace").decode()
-    return value
+    return _writable(value) if isinstance(value, str) else value
+
+
+def _writable(text: str) -> str:
+    """The text without lone surrogates, which SQLite does not take."""
+    return text if is_unicode(text) else text.encode("utf-8", "replace").decode()
+
+
+class _Columns:
+    """Columns of the table `span`, and which of them are kept in another form than a span has them."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.of = itemgetter(*names)
+        self.times = [at for at, name in enumerate(names) if name in ("start_time", "timestamp")]
+        self.json = [at for at, name in enumerate(names) if name in _JSON]
 
 
 _JSON = frozenset(JSON_COLUMNS)
-# No column that holds one of these is JSON.
-_AS_IT_IS = frozenset({int, float, bool})
-_span_fields, _content_fields, _counted_fields = (
-    itemgetter(*columns) for columns in (SPAN_COLUMNS, CONTENT_COLUMNS, COUNTED_COLUMNS)
-)
+_content_fields = itemgetter(*CONTENT_COLUMNS)
+_span_columns, _counted_columns = _Columns(SPAN_COLUMNS), _Columns(COUNTED_COLUMNS)
