@@ -4,10 +4,10 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.clock import Clock
 from gateway.core import aliases, complete, content, params, secrets
@@ -15,7 +15,7 @@ from gateway.core.complete import Draft
 from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
-from gateway.core.span import Span, of_call, validate
+from gateway.core.span import of_call, validate
 from gateway.errors import GatewayError, MalformedBody, StoreFull, StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.store.store import Opened as Opened
@@ -35,8 +35,7 @@ class Caller:
     limits: KeyLimits | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """What the proxy measured of one call: span fields under public names, and the stream's generating time (s).
 
     `told`: fields that client and upstream told, of whatever type. `carried`: the secrets in the request's headers and
@@ -44,7 +43,7 @@ class Measured:
     """
 
     fields: Mapping[str, Any]
-    told: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, Any] = {}
     generating_s: float | None = None
     carried: Collection[str] = ()
 
@@ -231,7 +230,8 @@ class Recorder:
         for name, texts in wrong.items():
             ignored.append(f"{name} dropped: {' '.join(texts)}")
         draft = Draft(span, measured=True, generating_s=measured.generating_s)
-        for name in content.too_deep(span, draft.texts):
+        draft.inside = content.parts(span)
+        for name in content.too_deep(span, draft.texts, draft.inside):
             content.put(span, name, None)
             ignored.append(f"{name} dropped: nested deeper than {content.DEPTH_AT_MOST} levels")
         for text in ignored:
@@ -247,37 +247,37 @@ class Recorder:
         if span.disable_log:
             content.drop(span)
         self._hide_secrets(draft, carried)
-        if was_cut := content.cut(span, self._max_content_bytes, draft.texts):
+        if draft.measured:
+            draft.inside = content.parts(span)
+        if was_cut := content.cut(span, self._max_content_bytes, draft.texts, draft.inside):
+            draft.inside = ()
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
             if span.status == complete.SUCCESS:
                 span.status = complete.WARNING
 
     def _hide_secrets(self, draft: Draft, carried: Collection[str]) -> None:
         span, found = draft.span, set(carried)
-        is_clean = _mask(span, "full_request", (), found)
-        # A call's tools are a part of its request.
-        for name in _TOLD_BY_CALLERS if draft.measured and is_clean else (*_TOLD_BY_CALLERS, "tools"):
-            _mask(span, name, (), found)
+        for name in ("full_request", *_TOLD_BY_CALLERS):
+            # A call's tools are a part of its request.
+            if name not in draft.inside:
+                _mask(draft, name, (), found)
         if span.extras:
             span.extras.update(secrets.masked(span.extras))
         if draft.measured:
             # An upstream may repeat the keys that it was called with, in an error above all.
             self._hide_in_answer(draft, secrets.hidden(self._upstream_secrets, frozenset(found)))
         else:
-            _mask(span, "full_response")
+            _mask(draft, "full_response")
 
     def _hide_in_answer(self, draft: Draft, hidden: secrets.Hidden) -> None:
-        span, write = draft.span, draft.texts.of
-        is_clean = False
-        if span.full_response is not None:
-            repeated = hidden.within(write(span.full_response))
-            is_clean = _mask(span, "full_response", repeated) and not repeated
-        # What was said is a part of the answer.
-        for name in ("usage",) if is_clean else ("usage", "output", "tool_calls"):
-            if (value := getattr(span, name)) is not None:
-                _mask(span, name, hidden.within(write(value)))
+        span = draft.span
+        repeated = () if span.full_response is None else hidden.within(draft.texts.of(span.full_response))
+        is_clean = _mask(draft, "full_response", repeated)
+        for name in _OF_THE_ANSWER:
+            if not is_clean or name not in draft.inside:
+                _mask(draft, name, hidden.texts)
         for name in _TOLD_BY_UPSTREAMS:
-            _mask(span, name, hidden.texts)
+            _mask(draft, name, hidden.texts)
 
     async def _count_late(self, draft: Draft, wanted: Mapping[str, Any]) -> None:
         try:
@@ -290,19 +290,22 @@ class Recorder:
 
 
 # Where secrets may stand. Input and output are content, which is kept as it was said.
-_TOLD_BY_CALLERS = ("metadata", "properties", "customer_params", "variables")
+_TOLD_BY_CALLERS = ("tools", "metadata", "properties", "customer_params", "variables")
+_OF_THE_ANSWER = ("usage", "output", "tool_calls")
 _TOLD_BY_UPSTREAMS = ("model", "response_model", "error_code", "error_message")
 
 
-def _mask(span: Span, name: str, texts: Collection[str] = (), found: set[str] | None = None) -> bool:
-    """Whether there is something, and nothing in it had to be masked."""
-    value = getattr(span, name)
-    if value is None:
-        return False
+def _mask(draft: Draft, name: str, texts: Collection[str] = (), found: set[str] | None = None) -> bool:
+    """Whether there was nothing in a field that had to be masked."""
+    value = getattr(draft.span, name)
+    if value is None or (
+        not texts and type(value) in (dict, list) and not secrets.may_be_within(draft.texts.of(value))
+    ):
+        return True
     masked = secrets.masked(value, texts, found)
     if masked is value:
         return True
-    setattr(span, name, masked)
+    setattr(draft.span, name, masked)
     return False
 
 

@@ -1,7 +1,7 @@
 """Completes a span: what was not sent and can be told from what was."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ class Draft:
     prompt's count excludes cached tokens. `generating_s`: for a measured stream, the seconds between its first and
     last generated content. `measured`: the span is of a call that went through the proxy. `reserved`: the call was
     admitted by its key's limits. `counting`: tokens are counted after it is stored. `texts`: the JSON of its values.
+    `inside`: the fields that are parts of others, see `content.parts`.
     """
 
     span: Span
@@ -33,6 +34,7 @@ class Draft:
     reserved: bool = False
     counting: bool = False
     texts: Texts = field(default_factory=Texts)
+    inside: Collection[str] = ()
 
 
 def complete(draft: Draft, now: datetime) -> None:
@@ -40,8 +42,9 @@ def complete(draft: Draft, now: datetime) -> None:
     span = draft.span
     draft.received_at = now
     _identify(span)
-    _status(span)
-    _times(span, now)
+    if not draft.measured:
+        _status(span)
+        _times(span, now)
     content.fold_legacy(span)
     draft.cache_is_extra = _counts(span)
 
@@ -83,19 +86,23 @@ def _counts(span: Span) -> bool:
 
     What a usage object says beside a count holds for its own count only, not for another one that was sent for it.
     """
-    reported = usage.read(span.usage or {})
+    if not span.usage:
+        return False
+    reported = usage.read(span.usage)
     own_prompt = _differ(span.prompt_tokens, reported.prompt_tokens)
     own_completion = _differ(span.completion_tokens, reported.completion_tokens)
-    for name, value in (
-        ("prompt_tokens", reported.prompt_tokens),
-        ("completion_tokens", reported.completion_tokens),
-        ("prompt_cache_hit_tokens", reported.cached_tokens),
-        ("prompt_cache_creation_tokens", reported.cache_creation_tokens),
-        ("reasoning_tokens", reported.reasoning_tokens),
-        ("total_request_tokens", None if own_prompt or own_completion else reported.total_tokens),
-    ):
-        if getattr(span, name) is None:
-            setattr(span, name, value)
+    if span.prompt_tokens is None:
+        span.prompt_tokens = reported.prompt_tokens
+    if span.completion_tokens is None:
+        span.completion_tokens = reported.completion_tokens
+    if span.prompt_cache_hit_tokens is None:
+        span.prompt_cache_hit_tokens = reported.cached_tokens
+    if span.prompt_cache_creation_tokens is None:
+        span.prompt_cache_creation_tokens = reported.cache_creation_tokens
+    if span.reasoning_tokens is None:
+        span.reasoning_tokens = reported.reasoning_tokens
+    if span.total_request_tokens is None and not own_prompt and not own_completion:
+        span.total_request_tokens = reported.total_tokens
     return reported.cache_is_extra and not own_prompt
 
 

@@ -1,5 +1,6 @@
 """Input and output: how they are read by log_type, and how they are kept within bounds."""
 
+from collections.abc import Collection
 from typing import Any
 
 from gateway.core.jsontext import Texts, dump, parse_or_none
@@ -163,11 +164,10 @@ def _only_message(response: dict[str, Any]) -> Any:
     return message if type(message) is dict else None
 
 
-def too_deep(span: Span, texts: Texts) -> list[str]:
-    """The fields that are nested deeper than DEPTH_AT_MOST."""
+def too_deep(span: Span, texts: Texts, inside: Collection[str] = ()) -> list[str]:
+    """The fields that are nested deeper than DEPTH_AT_MOST. `inside`: those that are parts of others."""
     fields = vars(span)
     held = [(name, fields[name]) for name in _NESTING if type(fields[name]) in _CONTAINERS]
-    inside = parts(span)
     deep = [name for name, value in (*held, *span.extras.items()) if name not in inside and _is_too_deep(value, texts)]
     if not deep:
         # Nor is what is inside.
@@ -215,9 +215,11 @@ def drop(span: Span) -> None:
     span.extras.clear()
 
 
-def cut(span: Span, limit: int, texts: Texts) -> list[str]:
-    """Cuts long texts so that the content fits in `limit` bytes of JSON; gives the names of the fields it cut."""
-    inside = parts(span)
+def cut(span: Span, limit: int, texts: Texts, inside: Collection[str] = ()) -> list[str]:
+    """Cuts long texts so that the content fits in `limit` bytes of JSON; gives the names of the fields it cut.
+
+    `inside`: the fields that are parts of others, and are kept there only.
+    """
     contents = {name: value for name, value in _contents(span).items() if name not in inside}
     if sum(len(texts.of(value)) for value in contents.values()) * _BYTES_A_CHARACTER <= limit:
         return []

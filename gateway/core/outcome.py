@@ -1,7 +1,6 @@
 """How a call ended."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.meter import Reading
 from gateway.core.routing import Kind
@@ -9,8 +8,7 @@ from gateway.core.routing import Kind
 _CLIENT_GONE = 499
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`error_code` None is a success. `status_code`: the upstream's, or of a call that broke off, why it did."""
 
     status_code: int

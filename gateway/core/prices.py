@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 PICOS_PER_USD = 10**12
 _exact = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -26,8 +26,7 @@ class Price:
     cache_creation: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """What is to be paid for. `cache_is_extra`: cached and cache-creation tokens are not part of `prompt`."""
 
     prompt: int | None

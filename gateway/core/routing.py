@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 # The last part of the path → (log_type, dialect of the answer)
@@ -40,6 +41,7 @@ class Kind:
         return self.dialect in ("chat", "completion", "embedding", "response", "message")
 
 
+@lru_cache(maxsize=256)
 def kind_of(path: str) -> Kind:
     """`path` is what follows `/v1/`."""
     return Kind(*_KINDS.get(path.strip("/"), ("other", "other")))

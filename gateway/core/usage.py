@@ -7,8 +7,7 @@ Anthropic: `input_tokens` excludes cache reads and writes, which stand beside it
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # What a usage object says by itself, as whole numbers.
 COUNTS = (
@@ -26,8 +25,7 @@ _COUNTS = frozenset(COUNTS)
 _INT64 = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a provider reported; None where it said nothing. `cache_is_extra`: prompt_tokens exclude cached ones."""
 
     prompt_tokens: int | None = None

@@ -5,7 +5,6 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from gateway.core import content
 from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
 from gateway.core.reading import JSON_COLUMNS, stored_time
@@ -139,7 +138,7 @@ def span_values(draft: Draft) -> Values:
 def content_values(draft: Draft) -> Values:
     """The values of CONTENT_COLUMNS."""
     write, span = draft.texts.of, draft.span
-    fields = {**vars(span), **dict.fromkeys(content.parts(span), SAME), "extras": span.extras or None}
+    fields = {**vars(span), **dict.fromkeys(draft.inside, SAME), "extras": span.extras or None}
     return tuple(
         [None if value is None else SAME if value is SAME else write(value) for value in _content_fields(fields)]
     )

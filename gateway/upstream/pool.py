@@ -3,8 +3,7 @@
 import asyncio
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.clock import Clock
 from gateway.core.encoding import BodyDecoder
@@ -17,8 +16,7 @@ _LIST_AT_MOST = 16 * 1024 * 1024
 _LIST_WITHIN_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """An upstream, and the name it knows the model by (None: the request names no model)."""
 
     upstream: Upstream

@@ -1,14 +1,12 @@
 """What an upstream is to the rest of the gateway, whoever is behind it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from multidict import CIMultiDict
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request that goes on. `path_qs` follows the upstream's base URL and begins with a slash.
 
     `headers` are the client's; `streamed` tells that an event stream is asked for. `on_sent` is called when the
