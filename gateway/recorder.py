@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,13 +16,17 @@ from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
 from gateway.core.span import of_call, validate
-from gateway.errors import GatewayError, MalformedBody, StoreFull, StoreUnavailable
+from gateway.errors import GatewayError, MalformedBody, RefusedRequest, StoreFull, StoreUnavailable
 from gateway.metrics import Metrics
+from gateway.store.rows import view_row
 from gateway.store.store import Opened as Opened
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+
+# Spans of one bulk between two turns of others.
+_TURN_EVERY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +90,64 @@ class Recorder:
         """Stores a posted span and gives it back as stored; returns after its commit.
 
         Of a `unique_id` that the organization has already, the stored span is given back and nothing is written.
-        Raises InvalidSpan, MalformedBody and StoreFull.
+        Raises InvalidSpan, MalformedBody and StoreUnavailable.
         """
         try:
-            draft, minted = self._posted(raw, caller, header_params)
-            if wanted := complete.wanted(draft):
-                complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
-            self._finish(draft)
-            is_new = await self._store.insert(draft, minted=minted)
-        except GatewayError:
-            self.refuse(caller)
-            raise
-        except sqlite3.Error as error:
-            self.refuse(caller)
-            raise StoreUnavailable(f"The span could not be stored: {error}.", code="store_failed") from error
+            draft, inserted = await self._insert(raw, caller, header_params)
+            is_new = await inserted
+        except (GatewayError, sqlite3.Error) as error:
+            raise self._refused(error, caller) from error
         if is_new:
             self._metrics.posted.inc()
+            return public(view_row(draft))
         stored = await self._store.find(caller.organization_id, str(draft.span.unique_id), public)
         if stored is None:
             raise StoreUnavailable("The span is not in the store any more.", code="store_failed")
         return stored
+
+    async def create_spans(
+        self, raws: Sequence[Any], caller: Caller, header_params: Mapping[str, Any] | None = None
+    ) -> list[RefusedRequest | None]:
+        """Stores posted spans, each on its own, and returns after their commits: for each, why it was not stored."""
+        ends: list[RefusedRequest | asyncio.Future[bool]] = []
+        for number, raw in enumerate(raws, 1):
+            try:
+                if not isinstance(raw, dict):
+                    raise MalformedBody("A span must be a JSON object.")
+                ends.append((await self._insert(raw, caller, header_params))[1])
+            except GatewayError as error:
+                ends.append(self._refused(error, caller))
+            if number % _TURN_EVERY == 0:
+                await asyncio.sleep(0)
+        return [await self._end(end, caller) for end in ends]
+
+    async def _insert(
+        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
+    ) -> tuple[Draft, asyncio.Future[bool]]:
+        draft, minted = self._posted(raw, caller, header_params)
+        if wanted := complete.wanted(draft):
+            complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
+        self._finish(draft)
+        return draft, self._store.insert(draft, minted=minted)
+
+    async def _end(self, end: RefusedRequest | asyncio.Future[bool], caller: Caller) -> RefusedRequest | None:
+        if isinstance(end, RefusedRequest):
+            return end
+        try:
+            if await end:
+                self._metrics.posted.inc()
+        except (GatewayError, sqlite3.Error) as error:
+            return self._refused(error, caller)
+        return None
+
+    def _refused(self, error: GatewayError | sqlite3.Error, caller: Caller) -> RefusedRequest:
+        """The error as its poster is told, and it is counted."""
+        self.refuse(caller)
+        if isinstance(error, RefusedRequest):
+            return error
+        told = StoreUnavailable(f"The span could not be stored: {error}.", code="store_failed")
+        told.__cause__ = error
+        return told
 
     def refuse(self, caller: Caller) -> None:
         """Counts a posted span that was turned down."""

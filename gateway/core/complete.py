@@ -42,9 +42,8 @@ def complete(draft: Draft, now: datetime) -> None:
     span = draft.span
     draft.received_at = now
     _identify(span)
-    if not draft.measured:
-        _status(span)
-        _times(span, now)
+    _status(span)
+    _times(span, now)
     content.fold_legacy(span)
     draft.cache_is_extra = _counts(span)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
+from gateway.core.prices import usd
 from gateway.core.reading import JSON_COLUMNS, stored_time
 
 SPAN_COLUMNS = (
@@ -142,6 +143,12 @@ def content_values(draft: Draft) -> Values:
     return tuple(
         [None if value is None else SAME if value is SAME else write(value) for value in _content_fields(fields)]
     )
+
+
+def view_row(draft: Draft) -> dict[str, Any]:
+    """What the view `spans` says of a posted span once it is stored."""
+    named = zip((*SPAN_COLUMNS, *CONTENT_COLUMNS), (*span_values(draft), *content_values(draft)), strict=True)
+    return {**dict(named), "cost": None if draft.cost_picos is None else usd(draft.cost_picos)}
 
 
 def open_values(fields: Mapping[str, Any]) -> Values:

@@ -44,5 +44,9 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The body as a JSON object. Raises as read_body does."""
-    body = await read_body(request)
+    return as_object(request, await read_body(request))
+
+
+def as_object(request: web.Request, body: bytes) -> dict[str, Any]:
+    """A request's body as a JSON object. Raises BodyTooLarge and MalformedBody."""
     return parse_object(decoded(body, request.headers.get("Content-Encoding", ""), request.client_max_size))

@@ -1,6 +1,5 @@
 """Span routes: create, bulk, retrieve, list."""
 
-import asyncio
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from gateway.core.span import Time
 from gateway.errors import InvalidSpan, MalformedBody, NotFound, RefusedRequest, StoreUnavailable
 from gateway.recorder import Caller, Recorder
 from gateway.store.store import Store
-from gateway.web.bodies import read_body, read_object
+from gateway.web.bodies import as_object, read_body, read_object
 from gateway.web.replies import error_reply, json_reply, json_text_reply
 
 BULK_AT_MOST = 500
@@ -53,7 +52,7 @@ class SpanHandlers:
             self._recorder.refuse(caller)
             raise InvalidSpan({"logs": [f"Must have at most {BULK_AT_MOST} spans; these are {len(logs)}."]})
         header_params = aliases.header_params(request.headers)
-        ends = await asyncio.gather(*(self._row(raw, caller, header_params) for raw in logs))
+        ends = await self._recorder.create_spans(logs, caller, header_params)
         failed = [(index, error) for index, error in enumerate(ends) if error is not None]
         if logs and len(failed) == len(logs) and all(isinstance(error, StoreUnavailable) for _, error in failed):
             return error_reply(request, failed[0][1])
@@ -63,16 +62,6 @@ class SpanHandlers:
             "errors": [{"index": index, "error": str(error)} for index, error in failed],
         }
         return json_reply(body, 201 if body["success_count"] else 400)
-
-    async def _row(self, raw: Any, caller: Caller, header_params: dict[str, Any]) -> RefusedRequest | None:
-        if not isinstance(raw, dict):
-            self._recorder.refuse(caller)
-            return MalformedBody("A span must be a JSON object.")
-        try:
-            await self._recorder.create_span(raw, caller, header_params)
-        except RefusedRequest as error:
-            return error
-        return None
 
     async def _object(self, request: web.Request, caller: Caller) -> dict[str, Any]:
         try:
@@ -127,9 +116,10 @@ class SpanHandlers:
 
 
 async def _refuse_filters(request: web.Request) -> None:
-    if not (await read_body(request)).strip():
+    body = await read_body(request)
+    if not body.strip():
         return
-    if (await read_object(request)).get("filters") not in (None, {}, []):
+    if as_object(request, body).get("filters") not in (None, {}, []):
         raise MalformedBody("filters: not supported by this gateway yet.")
 
 
