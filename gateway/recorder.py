@@ -288,9 +288,8 @@ class Recorder:
             complete.price(draft, self._prices.find)
         if span.disable_log:
             content.drop(span)
+            draft.inside = ()
         self._hide_secrets(draft, carried)
-        if draft.measured:
-            draft.inside = content.parts(span)
         if was_cut := content.cut(span, self._max_content_bytes, draft.texts, draft.inside):
             draft.inside = ()
             complete.warn(span, f"{', '.join(was_cut)} cut to fit [store] max_content_mb")
@@ -348,6 +347,9 @@ def _mask(draft: Draft, name: str, texts: Collection[str] = (), found: set[str] 
     if masked is value:
         return True
     setattr(draft.span, name, masked)
+    if draft.inside:
+        # What is masked in one place may not be in the other.
+        draft.inside = content.parts(draft.span)
     return False
 
 

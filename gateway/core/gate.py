@@ -101,8 +101,11 @@ class UsageGate:
                     passed.append(b"\n")
                 piece = piece[1:]
         text = self._event + piece
-        at = 0
-        search_from = max(0, len(self._event) - 3)
+        at = self._harmless(text)
+        if at:
+            passed.append(text[:at])
+            self._ended_at(text, at, dropped=False)
+        search_from = max(at, len(self._event) - 3)
         while True:
             if self._sent == 0 and (leading := self._leading.match(text, at)):
                 passed.append(text[at : leading.end()])
@@ -121,6 +124,13 @@ class UsageGate:
         self._event = text[at:]
         passed.append(self._release())
         return b"".join(passed)
+
+    def _harmless(self, text: bytes) -> int:
+        """How much of the text is whole events of which none tells a usage: these pass unlooked at, one by one."""
+        if self._sent:
+            return 0
+        end = text.rfind(b"\n\n") + 2
+        return end if end > 1 and b"\r" not in text and not _usage.search(text, 0, end) else 0
 
     def end(self) -> bytes:
         held = self._event[self._sent :]

@@ -6,6 +6,7 @@ The format: WHATWG HTML, section 9.2.6 (https://html.spec.whatwg.org/multipage/s
 from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_DATA = b"data: "
 
 
 class Event(NamedTuple):
@@ -36,6 +37,8 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that end in this piece."""
+        if self._is_between and (events := _plain_events(piece, self._limit)) is not None:
+            return events
         if self._start is not None:
             piece = self._without_mark(self._start + piece)
         if self._after_cr and piece:
@@ -51,6 +54,11 @@ class EventParser:
         events = [event for line in lines if (event := self._line(line)) is not None]
         self._keep(incomplete)
         return events
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether an event has ended and nothing has come behind it."""
+        return self._start is None and not (self._rest or self._data or self._type or self._size or self._after_cr)
 
     def end(self) -> Event | None:
         """The event that the end of the stream leaves without its blank line."""
@@ -108,3 +116,15 @@ class EventParser:
             event = Event(self._type.decode("utf-8", "replace"), data.decode("utf-8", "replace"))
         self._type, self._data, self._size, self._skipping = b"", [], 0, False
         return event
+
+
+def _plain_events(piece: bytes, limit: int) -> list[Event] | None:
+    """The events of a piece that holds whole ones of one line of data each, as most do; None for any other."""
+    if not piece.startswith(_DATA) or not piece.endswith(b"\n\n") or b"\r" in piece or len(piece) > limit:
+        return None
+    events: list[Event] = []
+    for event in piece[:-2].split(b"\n\n"):
+        if not event.startswith(_DATA) or b"\n" in event:
+            return None
+        events.append(Event("", event[len(_DATA) :].decode("utf-8", "replace")))
+    return events

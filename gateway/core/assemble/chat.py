@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.core.assemble.assembly import Assembly
-from gateway.core.assemble.pieces import Object, is_generated, joined, merge
+from gateway.core.assemble.pieces import Object, Text, is_generated, joined, merge
 
 # What a delta generates, in the names that the providers use.
 _GENERATED = (
@@ -27,22 +27,30 @@ class ChatAssembly(Assembly):
         self._kind = kind
         self._head: dict[str, Any] = {}
         self._choices: dict[int, Object] = {}
+        # What stood around the last delta: where it is the same again, there is only the delta to be added.
+        self._around: dict[str, Any] | None = None
+        self._choice_around: dict[int, dict[str, Any]] = {}
 
     def add(self, event: dict[str, Any]) -> bool:
+        choices = event.pop("choices", None)
+        if event == self._around and type(choices) is list:
+            generated = [self._add_choice(position, choice) for position, choice in enumerate(choices)]
+            return any(generated)
+        self._around = None
         if event.get("error"):
             self.error = event["error"]
-        choices = event.get("choices")
         if not isinstance(choices, list):
             if not isinstance(event.get("usage"), dict):
                 return False
             choices = []
         for name, value in event.items():
-            if name not in ("choices", "usage", "obfuscation") and (value is not None or name not in self._head):
+            if name not in ("usage", "obfuscation") and (value is not None or name not in self._head):
                 self._head[name] = value
         if isinstance(event.get("usage"), dict):
             self.usage = event["usage"]
         if isinstance(event.get("model"), str):
             self.model = event["model"]
+        self._around = event
         generated = [self._add_choice(position, choice) for position, choice in enumerate(choices)]
         return any(generated)
 
@@ -51,16 +59,38 @@ class ChatAssembly(Assembly):
             return False
         index = choice.get("index")
         index = index if isinstance(index, int) else position
+        if (added := self._add_text(index, choice)) is not None:
+            return added
         whole = self._choices.setdefault(index, Object(index=index))
         pieces = {name: value for name, value in choice.items() if _is_piece(name, value)}
         merge(whole, pieces)
         for name, value in choice.items():
             if name not in pieces and name not in ("index", "delta") and (value is not None or name not in whole):
                 whole[name] = value
-        delta = pieces.get("delta")
+        delta = pieces.pop("delta", None)
+        if pieces:
+            self._choice_around.pop(index, None)
+        else:
+            self._choice_around[index] = {name: value for name, value in choice.items() if name != "delta"}
         if delta is None:
             return bool(choice.get("text"))
         return any(is_generated(delta.get(name)) for name in _GENERATED)
+
+    def _add_text(self, index: int, choice: dict[str, Any]) -> bool | None:
+        """Adds what most chunks are, a piece of text and nothing else that is new; None where it is another."""
+        delta = choice.get("delta")
+        if type(delta) is not dict or len(delta) != 1:
+            return None
+        text = delta.get("content")
+        around = self._choice_around.get(index)
+        if type(text) is not str or around is None or len(choice) != len(around) + 1:
+            return None
+        known = self._choices[index].get("delta")
+        said = known.get("content") if type(known) is Object else None
+        if type(said) is not Text or any(choice.get(name, self) != value for name, value in around.items()):
+            return None
+        said.append(text)
+        return text != ""
 
     def result(self) -> dict[str, Any] | None:
         if not self._head and not self._choices:
