@@ -159,7 +159,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Gateway]:
+async def opened(
+    settings: Settings, clock: Clock | None = None, recorder_type: type[Recorder] = Recorder
+) -> AsyncIterator[Gateway]:
     """A gateway with everything it needs open; closed in the opposite order, spans committed.
 
     Raises StoreError.
@@ -182,7 +184,7 @@ async def opened(settings: Settings, clock: Clock | None = None) -> AsyncIterato
         await store.recover()
         tokenizer = Tokenizer()
         stack.push_async_callback(tokenizer.close)
-        recorder = Recorder(
+        recorder = recorder_type(
             store,
             tokenizer,
             _price_list(settings),

@@ -1,4 +1,4 @@
-"""The commands: serve, check, audit, demo."""
+"""The commands: serve, check, audit, demo, bench."""
 
 import argparse
 import asyncio
@@ -102,7 +102,30 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, help="port to listen on (default: 8080; with --once a free one)")
     demo.add_argument("--once", action="store_true", help="end after the spans are printed")
     demo.set_defaults(command=_demo)
+    _add_bench(
+        commands.add_parser(
+            "bench",
+            help="measure what the gateway costs",
+            description="Measures the gateway beside its upstream, bare aiohttp and other gateways, in one run on this "
+            "machine. Exit 1 if a round was void: a request failed, or a span was not stored.",
+        )
+    )
     return parser
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    names = ("calls", "latency", "streams", "paced", "posts", "start", "memory", "workers", "sizes", "stored")
+    bench.add_argument(
+        "--only", nargs="+", choices=names, metavar="MEASURE", default=[], help=f"some of: {', '.join(names)}"
+    )
+    bench.add_argument("--rounds", type=int, metavar="N", help="rounds of each (default: 5, with --quick 1)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="length of a round (default: 3, with --quick 0.5)")
+    bench.add_argument("--quick", action="store_true", help="everything in two minutes, less exactly")
+    bench.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
+    bench.add_argument("--plot", type=Path, metavar="PATH", help="draw them there, as SVG")
+    bench.add_argument("--readme", type=Path, metavar="PATH", help="put them between the marks in this file")
+    bench.add_argument("--peers", type=Path, metavar="FOLDER", help="where other gateways are installed")
+    bench.set_defaults(command=_bench)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +241,16 @@ def _demo(options: argparse.Namespace) -> int:
     from gateway import demo
 
     return uvloop.run(demo.run(port=options.port, once=options.once, stop=partial(_stop_signal, SIGHUP)))
+
+
+def _bench(options: argparse.Namespace) -> int:
+    # For this command alone, like the demo.
+    from gateway.bench import command
+
+    given = {name: getattr(options, name) for name in ("only", "quick", "json", "plot", "readme", "peers")}
+    rounds = options.rounds or (1 if options.quick else 5)
+    seconds = options.seconds or (0.5 if options.quick else 3.0)
+    return command.run(command.Options(rounds=rounds, seconds=seconds, **given))
 
 
 def _load(options: argparse.Namespace) -> Settings:

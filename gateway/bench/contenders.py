@@ -79,14 +79,17 @@ def _list(numbers: frozenset[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """How to start one. `database`: where its spans go, for a gateway of ours that keeps them."""
+    """How to start one. `database`: where its spans go, for a gateway of ours that keeps them.
+
+    `port` None: it prints the last line of its start, which ends in its port.
+    """
 
     name: str
     command: Sequence[str]
     path: str = "/v1/chat/completions"
     headers: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    port: int | None = None  # None: it prints the last line of its start, which ends in its port
+    port: int | None = None
     ready_path: str = ""
     database: Path | None = None
 
@@ -228,10 +231,8 @@ def gateway(folder: Path, upstream: str, *, workers: int = 1, log_on: bool = Tru
     config.write_text(
         _CONFIG.format(workers=workers, database=json.dumps(str(database)), key=KEY, upstream=upstream), "utf-8"
     )
-    command = ["gateway", "serve"] if log_on else ["gateway.bench.unlogged"]
-    return Contender(
-        name,
-        [sys.executable, "-m", *command, "--config", str(config)],
-        headers={"Authorization": f"Bearer {KEY}"},
-        database=database if log_on else None,
-    )
+    if log_on:
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
+    else:
+        command = [sys.executable, "-m", "gateway.bench.unlogged", str(config)]
+    return Contender(name, command, headers={"Authorization": f"Bearer {KEY}"}, database=database if log_on else None)

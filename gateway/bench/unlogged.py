@@ -1,27 +1,40 @@
 """The gateway with its log off, to tell what its spans cost: everything else is as `gateway serve` has it.
 
-python -m gateway.bench.unlogged --config PATH: serves until it is ended.
+python -m gateway.bench.unlogged CONFIG: prints its URL and serves until it is ended.
 """
 
+import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
-from gateway import __main__, recorder
+import uvloop
+
+from gateway import config
+from gateway.app import opened, served
+from gateway.memory import collect_less
+from gateway.recorder import Recorder
 
 
-class Unlogged(recorder.Recorder):
+class Unlogged(Recorder):
     """Keeps no span of a call."""
 
     def open_call(self, *args: Any, **kwargs: Any) -> None:
-        return None
+        """Makes no row."""
 
     def record_call(self, *args: Any, **kwargs: Any) -> None:
-        return None
+        """Makes no span."""
+
+
+async def serve(path: Path) -> None:
+    """Serves as the configuration file says."""
+    settings = config.load(path)
+    async with opened(settings, recorder_type=Unlogged) as gateway, served(settings, gateway) as url:
+        print(f"listening on {url}", flush=True)
+        await gateway.loading
+        collect_less()
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    from gateway import app
-
-    app.Recorder = Unlogged  # type: ignore[misc]
-    sys.argv.insert(1, "serve")
-    sys.exit(__main__.main())
+    uvloop.run(serve(Path(sys.argv[1])))

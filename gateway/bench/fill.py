@@ -1,0 +1,56 @@
+"""Fills a database with spans like those of real calls, so that it can be told what they cost the next one."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from gateway.store import sqlite
+
+_AT_ONCE = 50_000
+# A row's id is its first place in the journal. Ids grow with time, as those do that are minted (RFC 9562, section 5.7).
+_SPANS = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)
+INSERT INTO span (
+    id, seq, is_call, organization_id, unique_id, span_unique_id, organization_key_id, organization_key_name,
+    environment, log_method, model, response_model, upstream, log_type, stream, status, status_code, start_time,
+    timestamp, latency, tokens_per_second, routing_time, prompt_tokens, completion_tokens, total_request_tokens,
+    cost_picos, is_custom_prompt, temperature, top_p, max_tokens
+)
+SELECT i, i, 1, 'default', id, id, 'bench', 'bench', 'prod', 'inference', 'bench-whole-1000', 'bench', 'bench', 'chat',
+    0, 'success', 200, time, time, 0.5, 500.0, 0.0001, 250, 250, 500, 187500000, 0, 0.7, 1.0, 256
+FROM (
+    SELECT i, printf('%012x7%03x8%015x', 1700000000000 + i, i % 4096, abs(random()) % 1152921504606846976) AS id,
+        strftime('%Y-%m-%dT%H:%M:%S', 1700000000 + i / 1000, 'unixepoch') || printf('.%03d000Z', i % 1000) AS time
+    FROM n
+)
+"""
+_CONTENTS = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)
+INSERT INTO content (span_id, input, output, usage, full_request, full_response)
+SELECT i, '=', '=', '=',
+    '{"model":"bench-whole-1000","messages":[{"role":"user","content":"Say hello."}],"max_tokens":256}',
+    '{"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."}}],'
+        || '"usage":{"prompt_tokens":250,"completion_tokens":250,"total_tokens":500}}'
+FROM n
+"""
+_LEDGER = """
+INSERT INTO ledger SELECT organization_id, substr(start_time, 1, 16), 'accepted', count(*) FROM span GROUP BY 1, 2
+"""
+
+
+def fill(path: Path, number: int, tell: Callable[[int], None] = lambda done: None) -> None:
+    """Makes a database of so many spans; `tell` hears how many there are so far."""
+    sqlite.create(path)
+    with closing(sqlite.connect(path)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        for first in range(1, number + 1, _AT_ONCE):
+            last = min(first + _AT_ONCE - 1, number)
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_SPANS, {"first": first, "last": last})
+            db.execute(_CONTENTS, {"first": first, "last": last})
+            db.execute("UPDATE journal SET seq = ?", (last,))
+            db.execute("COMMIT")
+            tell(last)
+        if number:
+            db.execute(_LEDGER)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
