@@ -397,6 +397,7 @@ class Proxy:
                 raise
         except Exception:
             self._settle(call, meter.read(), OUR_FAULT)
+            await _try_write(client, b"")
             client.cut()
             raise
 

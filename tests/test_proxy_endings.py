@@ -434,7 +434,7 @@ async def test_the_last_piece_waits_for_the_commit(
     first, last = (text("Hello"), DONE) if kind == "stream" else (body[:40], body[40:])
     if kind == "stream without done":
         first, last = text("Hello"), ""
-    read = asyncio.Event()
+    read, read_all = asyncio.Event(), asyncio.Event()
 
     async def play(received: Received, wire: Wire) -> None:
         if kind == "body":
@@ -448,6 +448,8 @@ async def test_the_last_piece_waits_for_the_commit(
         await read.wait()
         if last:
             await wire.chunk(last)
+        if kind == "chunked body":
+            await read_all.wait()
         await wire.end_chunks()
 
     upstream.play = play
@@ -461,6 +463,7 @@ async def test_the_last_piece_waits_for_the_commit(
             if kind == "chunked body":
                 # Its last bytes may go on: complete it is only with the closing chunk.
                 await client.read_until(last.encode() + b"\r\n")
+                read_all.set()
             assert await nothing_comes(client)
             assert await gateway.spans() == []
         await client.read_until(last.encode() if kind == "body" else b"0\r\n\r\n")

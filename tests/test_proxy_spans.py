@@ -2,10 +2,12 @@
 
 import base64
 import json
+import sqlite3
 from typing import Any
 
 import pytest
 
+from gateway.core.jsontext import dump
 from tests.conftest import OTHER_KEY, Gateway, StartGateway
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
@@ -350,3 +352,27 @@ async def test_what_the_metrics_say(gateway: Gateway, upstream: ScriptedUpstream
     }
     assert 'gateway_time_to_first_token_seconds_count{upstream="main"} 1.0' in lines
     assert "gateway_spans_dropped_total 0.0" in lines
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+async def test_what_is_a_part_of_the_whole_is_kept_once(
+    gateway: Gateway, upstream: ScriptedUpstream, choices: int
+) -> None:
+    answer = {**COMPLETION, "choices": COMPLETION["choices"] * choices}
+
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.json(answer)
+
+    upstream.play = play
+    messages = [{"role": "user", "content": "Hi"}]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body = {"model": "m", "messages": messages, "tools": tools, "tool_choice": "auto", "stop": ["x"]}
+    span = await gateway.span_of("/v1/chat/completions", json=body)
+    message = COMPLETION["choices"][0]["message"]
+    assert (span["input"], span["output"]) == (messages, message if choices == 1 else [message, message])
+    assert (span["tools"], span["tool_choice"], span["stop"]) == (tools, "auto", ["x"])
+    assert (span["usage"], span["full_request"], span["full_response"]) == (COMPLETION["usage"], body, answer)
+    db = sqlite3.connect(gateway.path)
+    kept = db.execute("SELECT input, output, usage, tools, tool_choice, stop, full_request FROM content").fetchone()
+    assert kept == ("=", "=" if choices == 1 else dump(span["output"]), "=", "=", "=", "=", dump(body))
+    db.close()

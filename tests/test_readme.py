@@ -27,7 +27,7 @@ def test_every_command_and_flag_is_in_the_readme() -> None:
         flags = set(re.findall(r"--(\w+)", usage[1]))
         assert flags == {name for name in vars(shown) if name != "command"}
     commands = set(re.findall(r"^\| `gateway (\w+)", README, re.MULTILINE))
-    assert commands == {"serve", "check", "audit", "demo"}
+    assert commands == {"serve", "check", "audit", "demo", "bench"}
 
 
 def test_every_route_is_in_the_readme() -> None:

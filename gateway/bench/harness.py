@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gateway.bench.contenders import HOST, KEY, BenchError, Contender, Cores, Running, pinned, started
+from gateway.bench.contenders import HOST, BenchError, Contender, Cores, Running, pinned, started
 from gateway.bench.load import Job, Result
 from gateway.bench.results import Figures, Results, Row
 
@@ -177,21 +177,19 @@ def helpers(cores: Cores, log: Path) -> Iterator[tuple[int, "subprocess.Popen[st
     with log.open("ab") as said, ExitStack() as stack:
 
         def start(module: str) -> "subprocess.Popen[str]":
-            process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-                preexec_fn=pinned(cores.others),
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", module],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    text=True,
+                    preexec_fn=pinned(cores.others),
+                )
             )
-            stack.callback(process.wait)
             stack.callback(process.kill)
             return process
 
         upstream, load = start("gateway.bench.upstream"), start("gateway.bench.load")
         assert upstream.stdout is not None
         yield int(upstream.stdout.readline()), load
-
-
-__all__ = ["KEY", "Harness", "Sample", "chat", "helpers", "posts"]

@@ -79,6 +79,7 @@ class Connection(web.RequestHandler):
         "_head_alarm",
         "_head_bytes",
         "_head_due",
+        "_is_refused",
         "_left",
         "_pauses",
         "_stalled_at",
@@ -100,6 +101,7 @@ class Connection(web.RequestHandler):
         self._parser = cast("Any", _Parser(self._parser, self._on_broken))
         self._door = door
         self._has_begun = False
+        self._is_refused = False
         # aiohttp's `transport` is None from where it closes it; bytes may wait to be written even then.
         self._wire = cast("asyncio.Transport", None)
         self._head_alarm: asyncio.TimerHandle | None = None
@@ -134,6 +136,9 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            # It has its answer, and may go on sending until it has read it.
+            return
         super().data_received(data)
         if not self._is_waiting():
             self._head_due = inf
@@ -255,6 +260,7 @@ class Connection(web.RequestHandler):
 
     def _refuse(self, status: int, message: str, code: str, headers: Sequence[str] = ()) -> None:
         """Answers what is no request yet, and hangs up."""
+        self._is_refused = True
         self.close()
         self._head_due = inf
         self._wire.write(_refusal(status, message, code, headers))

@@ -663,3 +663,37 @@ def test_deep_nesting_does_not_exhaust_the_stack(make: Callable[[], Assembly], b
     for event in nested * 2:
         assembly.add(event)
     assembly.result()
+
+
+class Slow(ChatAssembly):
+    """Looks at each chunk as if nothing like it had come before."""
+
+    def add(self, event: dict[str, Any]) -> bool:
+        self._around = None
+        self._choice_around.clear()
+        return super().add(event)
+
+
+_maybe = st.sampled_from
+_choices = st.fixed_dictionaries(
+    {"delta": _maybe([{"content": "a"}, {"content": "b"}, {"content": ""}, {"content": None}, {"role": "assistant"}, {},
+                      {"content": "c", "role": "assistant"}, {"content": [{"type": "text", "text": "d"}]},
+                      {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}, None])},
+    optional={"index": _maybe([0, 0, 0, 1]), "finish_reason": _maybe([None, "stop"]),
+              "logprobs": _maybe([None, {"content": [1]}]), "text": st.just("t")},
+)  # fmt: skip
+_events = st.fixed_dictionaries(
+    {"choices": st.lists(_choices, max_size=2)},
+    optional={"id": _maybe(["i", "j"]), "model": _maybe(["m", "n", None]), "usage": _maybe([None, {"n": 1}, {"n": 2}]),
+              "error": _maybe([None, {"code": 1}])},
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(_events, max_size=10))
+def test_what_repeats_what_came_before_is_read_no_other_way(events: list[dict[str, Any]]) -> None:
+    fast, slow = ChatAssembly(), Slow()
+    for event in events:
+        assert fast.add(copy.deepcopy(event)) == slow.add(copy.deepcopy(event))
+    assert fast.result() == slow.result()
+    assert (fast.usage, fast.model, fast.error) == (slow.usage, slow.model, slow.error)

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.core.secrets import in_headers, in_url, is_secret, masked, repeated_as, trace
+from gateway.core.jsontext import dump
+from gateway.core.secrets import in_headers, in_url, is_secret, masked, may_be_within, repeated_as, trace
 
 SECRET_NAMES = [
     *("Authorization", "proxy-authorization", "Cookie", "set-cookie", "api_key", "apiKey", "X-API-Key", "api-key"),
@@ -168,3 +171,24 @@ def test_what_is_no_unicode_is_masked_as_well() -> None:
     odd = "s3cret-\udc80-\ud800-s3cret"
     assert masked({"error": f"no: {odd}"}, repeated_as({odd})) == {"error": "no: ***"}
     assert in_url(f"https://user:{odd}@host/?key={odd}") >= {odd}
+
+
+_names = st.sampled_from([*SECRET_NAMES, *OTHER_NAMES, "name", "value", "Values", "rawHeaders", "role", "é"])
+_texts = st.text(max_size=5) | _names | st.sampled_from(["https://u:p@h/?key=v", "http://h/?a=b", "Cookie: a=b"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | _texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names | st.text(max_size=3), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_whatever_is_masked_is_seen_in_its_json(value: Any) -> None:
+    if masked(value) is not value:
+        assert may_be_within(dump(value))
+
+
+def test_an_answer_that_counts_its_tokens_is_not_walked() -> None:
+    assert not may_be_within(dump({"usage": {"prompt_tokens": 1}, "max_tokens": 5, "content": "Hello"}))

@@ -161,3 +161,36 @@ async def test_the_write_ahead_log_is_checkpointed(writer: Writer, path: Path, m
         while path.stat().st_size == before:
             number += 1
             await writer.put(inserting(str(number)), 1).done
+
+
+async def test_of_rows_that_go_in_together_the_one_at_fault_fails_alone(writer: Writer, path: Path) -> None:
+    def gathered(unique_id: str, *, bad: bool = False) -> Apply:
+        made = draft(unique_id)
+        span = span_values(made)
+        # No environment: the column takes no NULL.
+        span = (*span[:4], None, *span[5:]) if bad else span
+        return lambda batch: batch.insert(span, content_values(made))
+
+    writes = [writer.put(gathered(str(number), bad=number in (3, 7)), 1) for number in range(10)]
+    ends = await asyncio.gather(*(write.done for write in writes), return_exceptions=True)
+    assert [type(end) for end in ends] == [sqlite3.IntegrityError if n in (3, 7) else bool for n in range(10)]
+    assert sorted(stored(path)) == [str(number) for number in range(10) if number not in (3, 7)]
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT count(*) FROM content JOIN span ON span.id = span_id").fetchone() == (8,)
+    db.close()
+
+
+async def test_an_opening_whose_call_has_ended_is_never_written(writer: Writer, path: Path) -> None:
+    written: list[str] = []
+
+    def opening(batch: Batch) -> bool:
+        written.append("opening")
+        return True
+
+    opened = writer.put_opening(opening, 1, if_lost=())
+    assert await writer.put(inserting("a"), 1, instead_of=opened).done
+    late = writer.put_opening(opening, 1, if_lost=())
+    assert await late.done
+    assert (written, opened.committed, late.committed) == (["opening"], False, True)
+    assert await writer.put(inserting("b"), 1, instead_of=late).done
+    assert sorted(stored(path)) == ["a", "b"]
