@@ -197,6 +197,9 @@ class Proxy:
         self._commit_waits = CommitWaits(commit_wait_s, metrics.commit_waits_over.inc)
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
+        self._loop = asyncio.get_running_loop()
+        # Calls that have ended in this turn of the loop, and what waits for their spans.
+        self._ended: list[tuple[Call, Meter, asyncio.Future[bool]]] = []
         self._settling: set[asyncio.Task[None]] = set()
 
     async def call(self, client: Client, caller: Caller, path_qs: str) -> None:
@@ -256,6 +259,8 @@ class Proxy:
         returned = headers.to_client(answer.headers.items(), same_length=True)
         try:
             client.begin(answer.status, answer.reason, returned)
+            if not answer.ready:
+                await client.flush()
             while piece := await answer.read():
                 await client.write(piece)
             await client.end()
@@ -422,13 +427,33 @@ class Proxy:
 
     async def settled(self) -> None:
         """Waits for the calls that are being settled."""
+        self._record_ended()
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     async def _settle_complete(self, call: Call, meter: Meter, at: float) -> None:
-        """The upstream's answer is complete: whatever the client does from here on, this is how the call ended."""
+        """The upstream's answer is complete: whatever the client does from here on, this is how the call ended.
+
+        Waits for its span's commit, but never longer than `commit_wait_s`.
+        """
         call.ended_at = at
-        reading = meter.read()
-        await self._settle_and_wait(call, reading, _outcome(call, reading))
+        call.settled = True
+        committed: asyncio.Future[bool] = self._loop.create_future()
+        if not self._ended:
+            self._loop.call_soon(self._record_ended)
+        self._ended.append((call, meter, committed))
+        await self._commit_waits.wait(committed)
+
+    def _record_ended(self) -> None:
+        """Makes the spans of the calls that have ended in this turn of the loop, one after the other: what each needs
+        is then at hand from the one before, which halves the time it takes."""
+        ended, self._ended = self._ended, []
+        for call, meter, committed in ended:
+            try:
+                reading = meter.read()
+                self._record(call, reading, _outcome(call, reading), committed)
+            except Exception as error:
+                log.error("How a call ended cannot be told\n%s", secrets.trace(error))
+                self._record(call, Reading(), OUR_FAULT, committed)
 
     # Settle
 
@@ -450,14 +475,23 @@ class Proxy:
         if call.settled:
             return None
         call.settled = True
+        return self._record(call, reading, outcome)
+
+    def _record(
+        self, call: Call, reading: Reading, outcome: Outcome, committed: asyncio.Future[bool] | None = None
+    ) -> asyncio.Future[bool] | None:
+        """Hands the span to the recorder; `committed` ends with its commit, or at once where it is lost."""
         ended_at = call.ended_at if call.ended_at is not None else self._clock.monotonic()
         fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
         self._count(call, outcome, fields)
         carried = secrets.in_headers(call.client.headers.items()) | secrets.in_url(call.path_qs)
         measured = Measured(fields, _told(call, reading), reading.generating_s, carried)
-        return self._recorder.record_call(
-            call.unique_id, measured, call.params, call.caller, call.opened, call.reserved
+        recorded = self._recorder.record_call(
+            call.unique_id, measured, call.params, call.caller, call.opened, call.reserved, committed
         )
+        if recorded is None and committed is not None and not committed.done():
+            committed.set_result(False)
+        return recorded
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
         self._metrics.count_call(

@@ -187,10 +187,12 @@ class Recorder:
         caller: Caller,
         opened: Opened | None = None,
         reserved: bool = False,
+        committed: asyncio.Future[bool] | None = None,
     ) -> asyncio.Future[bool] | None:
         """Queues the span of a proxied call; the future ends with its commit. Never raises: None means lost.
 
-        `opened`: what `open_call` gave. `reserved`: the key's limits have admitted it. Tokens that nobody reported
+        `opened`: what `open_call` gave. `reserved`: the key's limits have admitted it. `committed`: the future that
+        is to end; without it a new one. Tokens that nobody reported
         are counted after the commit and put in then.
         """
         try:
@@ -198,7 +200,8 @@ class Recorder:
             wanted = complete.wanted(draft)
             draft.reserved, draft.counting = reserved, bool(wanted)
             self._finish(draft, priced=not wanted, carried=measured.carried)
-            committed = self._settle(draft, opened, partial(self._lost, unique_id, measured, caller, opened))
+            on_failure = partial(self._lost, unique_id, measured, caller, opened)
+            committed = self._settle(draft, opened, on_failure, committed)
         except Exception as error:
             # A call goes on whatever becomes of its span.
             self._metrics.dropped.inc()
@@ -214,19 +217,23 @@ class Recorder:
         return committed
 
     def _settle(
-        self, draft: Draft, opened: Opened | None, on_failure: Callable[[Exception], None]
+        self,
+        draft: Draft,
+        opened: Opened | None,
+        on_failure: Callable[[Exception], None],
+        committed: asyncio.Future[bool] | None,
     ) -> asyncio.Future[bool] | None:
         """Hands a call's span to the store. Where that is full, what was opened is settled without its content; what
         was not is dropped, and counted."""
         try:
-            return self._store.settle(draft, opened, on_failure=on_failure)
+            return self._store.settle(draft, opened, on_failure=on_failure, done=committed)
         except StoreFull:
             if opened is not None:
                 content.drop(draft.span)
                 complete.warn(draft.span, "content dropped: the store was full")
                 if draft.span.status == complete.SUCCESS:
                     draft.span.status = complete.WARNING
-                return self._store.settle(draft, opened, force=True, on_failure=on_failure)
+                return self._store.settle(draft, opened, force=True, on_failure=on_failure, done=committed)
             self._metrics.dropped.inc()
             log.error("The span %s of a call is dropped: the store is full", draft.span.unique_id)
             self._store.drop(draft)

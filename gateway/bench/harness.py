@@ -94,7 +94,7 @@ class Harness:
                 if wrong:
                     row.void.append(f"round {number + 1}: {wrong}")
 
-    def round(self, running: Running, job: Job, spans_a_request: int = 1) -> tuple[Sample, str]:
+    def round(self, running: Running, job: Job) -> tuple[Sample, str]:
         """One round, and what makes it void: a request that failed, or a span that is not there."""
         last = running.last_row()
         cpu_s = running.cpu_s()
@@ -104,7 +104,7 @@ class Harness:
             return sample, f"{result.failed} requests failed: {result.error}"
         if running.contender.database is None:
             return sample, ""
-        expected = result.answered * (_spans_in(job) or spans_a_request)
+        expected = result.answered * _spans_in(job)
         until = time.monotonic() + _SPANS_WITHIN_S
         while (found := running.spans(last)) != expected and time.monotonic() < until:
             time.sleep(_LOOK_EVERY_S)
@@ -166,9 +166,9 @@ def posts(running: Running, *, connections: int, seconds: float, bulk: int = 0) 
 
 
 def _spans_in(job: Job) -> int:
-    """How many spans one request of a bulk holds; 0 for any other job."""
+    """How many spans one request leaves."""
     logs = json.loads(job.body).get("logs")
-    return len(logs) if isinstance(logs, list) else 0
+    return len(logs) if isinstance(logs, list) else 1
 
 
 @contextmanager

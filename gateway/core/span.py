@@ -248,10 +248,14 @@ def of_call(measured: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Span,
 
 @cache
 def _type_of(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_types[name])
+    return TypeAdapter(_types()[name])
 
 
-_types = get_type_hints(Span, include_extras=True)
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Span, include_extras=True)
+
+
 _blank = Span(model="")
 
 

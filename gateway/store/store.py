@@ -206,9 +206,11 @@ class Store:
         *,
         force: bool = False,
         on_failure: Callable[[Exception], None] | None = None,
+        done: asyncio.Future[bool] | None = None,
     ) -> asyncio.Future[bool]:
         """Queues the span of a call, in the place of its open row if it has one. Raises StoreFull, but with `force`
-        not, which is for calls that have an open row. `on_failure` is told why it cannot be stored."""
+        not, which is for calls that have an open row. `on_failure` is told why it cannot be stored; `done` is the
+        future that is to end, a new one without it."""
         span, content = rows.span_values(draft), rows.content_values(draft)
         accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED) if opened is None else opened.accepted
 
@@ -231,6 +233,7 @@ class Store:
             instead_of=None if opened is None else opened.write,
             if_lost=if_lost,
             on_failure=on_failure,
+            done=done,
         ).done
 
     def abandon(self, unique_id: str, caller_organization_id: str, opened: Opened | None, start_time: datetime) -> None:

@@ -109,15 +109,19 @@ class Writer:
         instead_of: Write | None = None,
         if_lost: tuple[Entry, ...] = (),
         on_failure: Callable[[Exception], None] | None = None,
+        done: asyncio.Future[bool] | None = None,
     ) -> Write:
         """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
 
         `force`: also where the queue is full; for the few that must not be lost, and are small. `instead_of`: the
-        opening that this one makes needless if it still waits. `on_failure` is told why it cannot be stored.
+        opening that this one makes needless if it still waits. `on_failure` is told why it cannot be stored. `done`:
+        the future that is to end with its commit; without it a new one.
         """
         if self._refusing and not patient:
             raise _moved()
-        write = self._queue(apply, size, patient=patient, force=force, if_lost=if_lost, on_failure=on_failure)
+        write = self._queue(
+            apply, size, patient=patient, force=force, if_lost=if_lost, on_failure=on_failure, done=done
+        )
         if instead_of in self._opening:
             # What there is to say of the call if this is lost, the opening would have said.
             write.if_lost = (*instead_of.if_lost, *write.if_lost)
@@ -145,10 +149,12 @@ class Writer:
         force: bool = False,
         if_lost: tuple[Entry, ...] = (),
         on_failure: Callable[[Exception], None] | None = None,
+        done: asyncio.Future[bool] | None = None,
     ) -> Write:
         if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
-        write = Write(apply, size, time.monotonic(), self._loop.create_future(), patient, if_lost, on_failure)
+        done = self._loop.create_future() if done is None else done
+        write = Write(apply, size, time.monotonic(), done, patient, if_lost, on_failure)
         self._waiting_bytes += size
         self._waiting[write] = None
         if self._waiting_bytes - self._told_bytes >= _TOLD_EVERY_BYTES:
