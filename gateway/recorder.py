@@ -192,8 +192,7 @@ class Recorder:
         """Queues the span of a proxied call; the future ends with its commit. Never raises: None means lost.
 
         `opened`: what `open_call` gave. `reserved`: the key's limits have admitted it. `committed`: the future that
-        is to end; without it a new one. Tokens that nobody reported
-        are counted after the commit and put in then.
+        is to end; without it a new one. Tokens that nobody reported are counted after the commit and put in then.
         """
         try:
             draft = self._measured(unique_id, measured, params_given, caller)
