@@ -13,6 +13,8 @@ from gateway.errors import StoreError
 _BUSY_TIMEOUT_S = 5.0
 # What the write-ahead log is cut to when it starts over.
 _LOG_KEPT_BYTES = 64 * 1024 * 1024
+# The upper pages of the indexes of millions of spans, and what a batch touches.
+_PAGES_KEPT_KB = 16 * 1024
 _PAUSE_S = 0.01
 
 
@@ -83,6 +85,7 @@ def connect_writer(path: Path, *, synchronous: str) -> tuple[sqlite3.Connection,
     try:
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute(f"PRAGMA cache_size = -{_PAGES_KEPT_KB}")
         db.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT_BYTES}")
         db.execute("PRAGMA foreign_keys = ON")
         # SQLite opens its files at the first access.
