@@ -15,6 +15,7 @@ from typing import cast
 
 import uvloop
 
+_status = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _length = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _chunked = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 # A chunk of gateway.bench.upstream, with the time at which it was sent (monotonic ns).
@@ -32,8 +33,9 @@ class Job:
     """What to send, and how often.
 
     `connections` send one request after the other, for `seconds` or until there were `requests` in all. With a
-    `rate` (a second), requests begin at that rate instead, whether others have ended or not. `chunks`: of a stream,
-    how many it must have to be whole; None for an answer in one piece.
+    `rate` (a second), requests begin at that rate instead, whether others have ended or not. `spread`: seconds over
+    which the connections begin, so that they do not stay in step. `chunks`: of a stream, how many it must have to be
+    whole; None for an answer in one piece.
     """
 
     host: str
@@ -44,6 +46,7 @@ class Job:
     seconds: float = 0.0
     requests: int = 0
     rate: float = 0.0
+    spread: float = 0.0
     chunks: int | None = None
     status: int = 200
 
@@ -140,18 +143,17 @@ class Connection(asyncio.Protocol):
             self._end("")
 
     def _chunked_data(self, data: bytes) -> None:
-        if self._job.chunks is not None and data:
-            data = self._stream_data(data)
-        if (self._tail + data).endswith(_END_OF_CHUNKS):
+        seen = self._tail + data
+        if self._job.chunks is not None:
+            seen = self._stream_data(seen)
+        if seen.endswith(_END_OF_CHUNKS):
             self._end("")
         else:
-            self._tail = data[-_REACH:]
+            self._tail = seen[-_REACH:]
 
-    def _stream_data(self, data: bytes) -> bytes:
-        """Measures the chunks in a piece of a stream; gives it with the tail that was looked at before."""
+    def _stream_data(self, seen: bytes) -> bytes:
+        """Measures the chunks in a piece of a stream; gives what is behind the last of them, which may be cut."""
         now = time.monotonic()
-        seen = self._tail + data
-        self._tail = b""
         at = 0
         for found in _timed.finditer(seen):
             at = found.end()
@@ -168,7 +170,8 @@ class Connection(asyncio.Protocol):
 
     def _end(self, error: str) -> None:
         self._busy = False
-        status = int(self._head[9:12] or b"0")
+        found = _status.match(self._head)
+        status = int(found[1]) if found else 0
         if not error and status != self._job.status:
             error = f"status {status}: {self._head[-300:]!r}"
         if not error and self._job.chunks is not None and (self._chunks != self._job.chunks or not self._done):
@@ -187,6 +190,7 @@ class Run:
         self._result = Result()
         self._begun = 0
         self._running = 0
+        self._to_begin = 0
         self._idle: deque[Connection] = deque()
         self._all: list[Connection] = []
         self._ended = asyncio.Event()
@@ -195,18 +199,18 @@ class Run:
     async def measure(self) -> Result:
         """Runs the job."""
         job = self._job
-        for _ in range(job.connections):
-            self._idle.append(await self._open())
+        try:
+            for _ in range(job.connections):
+                self._idle.append(await self._open())
+        except OSError as error:
+            return Result(failed=1, error=f"no connection: {error}")
         began = time.monotonic()
         watching = asyncio.create_task(self._watch())
         if job.rate:
             await self._at_rate()
         else:
-            while self._idle and self._may_go_on():
-                self._begin(self._idle.popleft())
-            if job.seconds:
-                asyncio.get_running_loop().call_later(job.seconds, self._stop)
-        if self._running:
+            self._begin_all()
+        if self._running or self._to_begin:
             await self._ended.wait()
         watching.cancel()
         result, samples = self._result, self._samples
@@ -226,13 +230,41 @@ class Run:
         self._all.append(connection)
         return connection
 
+    def _begin_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._to_begin = len(self._idle)
+        for number, connection in enumerate(self._idle):
+            if self._job.spread:
+                loop.call_later(self._job.spread * number / len(self._idle), self._begin_first, connection)
+            else:
+                self._begin_first(connection)
+        if self._job.seconds:
+            loop.call_later(self._job.seconds, self._stop)
+
+    def _begin_first(self, connection: Connection) -> None:
+        self._to_begin -= 1
+        if self._may_go_on() and not connection.transport.is_closing():
+            self._begin(connection)
+        else:
+            self._end_if_all_have()
+
     async def _at_rate(self) -> None:
         began = time.monotonic()
         while (now := time.monotonic() - began) < self._job.seconds:
             while self._begun < now * self._job.rate:
-                self._begin(self._idle.popleft() if self._idle else await self._open())
+                try:
+                    self._begin(await self._free())
+                except OSError as error:
+                    self._begun += 1
+                    self._fail(f"no connection: {error}")
             await asyncio.sleep(max(0.0, self._begun / self._job.rate - now))
         self._stop()
+
+    async def _free(self) -> Connection:
+        while self._idle:
+            if not (connection := self._idle.popleft()).transport.is_closing():
+                return connection
+        return await self._open()
 
     def _may_go_on(self) -> bool:
         return self._may_begin and (not self._job.requests or self._begun < self._job.requests)
@@ -248,8 +280,7 @@ class Run:
     def _on_end(self, connection: Connection, error: str) -> None:
         self._running -= 1
         if error:
-            self._result.failed += 1
-            self._result.error = self._result.error or error
+            self._fail(error)
         else:
             self._result.answered += 1
         if connection.transport.is_closing():
@@ -259,7 +290,14 @@ class Run:
             self._idle.append(connection)
         elif self._may_go_on():
             self._begin(connection)
-        if self._running == 0 and (not self._job.rate or not self._may_begin):
+        self._end_if_all_have()
+
+    def _fail(self, error: str) -> None:
+        self._result.failed += 1
+        self._result.error = self._result.error or error
+
+    def _end_if_all_have(self) -> None:
+        if self._running == 0 and self._to_begin == 0 and (not self._job.rate or not self._may_begin):
             self._ended.set()
 
     async def _watch(self) -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from gateway.bench.load import Job, Result, Run, percentiles
-from gateway.bench.upstream import Connection
+from gateway.bench import load
+from gateway.bench.load import Job, Result, Run, Samples, percentiles
+from gateway.bench.upstream import Connection, framed
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\n"
@@ -38,6 +39,11 @@ async def test_streams_are_counted_chunk_by_chunk(port: int, gap: int) -> None:
     result = await Run(job(port, f"bench-stream-20-{gap}", chunks=20)).measure()
     assert (result.answered, result.failed, result.chunks) == (6, 0, 120)
     assert result.first[0] > 0 and result.delay[0] > 0 and result.gap[0] <= result.gap[1]
+
+
+async def test_connections_that_begin_one_after_the_other(port: int) -> None:
+    result = await Run(job(port, connections=3, requests=7, spread=0.05)).measure()
+    assert (result.answered, result.failed) == (7, 0)
 
 
 async def test_requests_at_a_rate(port: int) -> None:
@@ -88,6 +94,54 @@ async def test_a_cut_answer_is_a_failure(upstream: ScriptedUpstream) -> None:
     upstream.play = play
     result = await failing(upstream)
     assert (result.answered, result.failed) == (0, 1) and "before the answer's end" in result.error
+
+
+async def test_a_cut_stream_is_a_failure(upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk('data: {"content": "@1@"}\n\n')
+        wire.close()
+
+    upstream.play = play
+    result = await failing(upstream, chunks=1)
+    assert (result.answered, result.failed) == (0, 1) and "before the answer's end" in result.error
+
+
+async def test_what_is_no_http_is_a_failure(upstream: ScriptedUpstream) -> None:
+    async def play(received: Received, wire: Wire) -> None:
+        await wire.send("HTTP/1.1 what\r\nContent-Length: 0\r\n\r\n")
+
+    upstream.play = play
+    result = await failing(upstream)
+    assert (result.answered, result.failed) == (0, 1) and result.error.startswith("status 0")
+
+
+@pytest.mark.parametrize("rate", [0.0, 50.0])
+async def test_a_port_that_nobody_listens_on_is_a_failure(unused_tcp_port: int, rate: float) -> None:
+    connections = 0 if rate else 1
+    result = await Run(job(unused_tcp_port, connections=connections, requests=0, seconds=0.05, rate=rate)).measure()
+    assert result.answered == 0 and result.failed >= 1 and result.error.startswith("no connection")
+
+
+class Nowhere(asyncio.Transport):
+    """What is written is gone."""
+
+    def write(self, data: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_an_answer_may_come_byte_by_byte(chunks: int | None) -> None:
+    ends: list[str] = []
+    connection = load.Connection(job(1, chunks=chunks), Samples(), lambda _, error: ends.append(error))
+    connection.connection_made(Nowhere())
+    connection.send()
+    events = b"".join(framed(b"data: %s\n\n" % text) for text in (b"@1@", b"@2@", b"[DONE]"))
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + events + b"0\r\n\r\n"
+    for at in range(len(whole)):
+        assert ends == []
+        connection.data_received(whole[at : at + 1])
+    assert ends == [""]
 
 
 @pytest.mark.parametrize("done", [True, False])
