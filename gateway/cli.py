@@ -118,9 +118,9 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--only", nargs="+", choices=names, metavar="MEASURE", default=[], help=f"some of: {', '.join(names)}"
     )
-    bench.add_argument("--rounds", type=int, metavar="N", help="rounds of each (default: 5, with --quick 1)")
-    bench.add_argument("--seconds", type=float, metavar="S", help="length of a round (default: 3, with --quick 0.5)")
-    bench.add_argument("--quick", action="store_true", help="everything in two minutes, less exactly")
+    bench.add_argument("--rounds", type=_round_number, metavar="N", help="rounds of each (default: 5, with --quick 1)")
+    bench.add_argument("--seconds", type=_seconds, metavar="S", help="length of a round (default: 3, with --quick 0.5)")
+    bench.add_argument("--quick", action="store_true", help="everything in a minute or two, less exactly")
     bench.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     bench.add_argument("--plot", type=Path, metavar="PATH", help="draw them there, as SVG")
     bench.add_argument("--readme", type=Path, metavar="PATH", help="put them between the marks in this file")
@@ -234,6 +234,22 @@ def _time(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no time like 2026-01-02T03:04") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _round_number(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -2,23 +2,26 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from gateway.errors import GatewayError
+from gateway.store.sqlite import connect_reader
 
 HOST = "127.0.0.1"
 KEY = "bench-key-of-the-gateway"
 _STARTS_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.01
+_HAS_PROC = Path("/proc/self/stat").exists()
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _CONFIG = """
 [server]
@@ -49,10 +52,12 @@ class BenchError(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which cores the contender has, and which its upstream and load; None where the system has no say in that."""
+    """Which core the contender has, which two workers have, and which upstream and load; None where the system has no
+    say in that."""
 
-    contender: frozenset[int] | None
-    others: frozenset[int] | None
+    contender: frozenset[int] | None = None
+    two: frozenset[int] | None = None
+    others: frozenset[int] | None = None
 
     def told(self) -> str:
         """In a sentence."""
@@ -60,17 +65,21 @@ class Cores:
             return "nothing is pinned: this system has one core, or does not pin"
         return f"the contender on core {_list(self.contender)}, upstream and load on {_list(self.others)}"
 
+    def two_told(self) -> str:
+        """What two workers have, in a few words."""
+        if self.two is None or self.others is None:
+            return "nothing is pinned"
+        return "two cores shared with upstream and load" if self.two & self.others else "two cores of their own"
 
-def cores(for_contender: int = 1) -> Cores:
+
+def cores() -> Cores:
     """Shares out the cores that this process may use."""
     if not hasattr(os, "sched_getaffinity"):
-        return Cores(None, None)
+        return Cores()
     mine = sorted(os.sched_getaffinity(0))
     if len(mine) < 2:
-        return Cores(None, None)
-    # Where there are too few, the contender's workers share their cores with the load.
-    others = mine[:-for_contender] or mine[:1]
-    return Cores(frozenset(mine[-for_contender:]), frozenset(others))
+        return Cores()
+    return Cores(frozenset(mine[-1:]), frozenset(mine[-2:]), frozenset(mine[:-2] or mine[:1]))
 
 
 def _list(numbers: frozenset[int]) -> str:
@@ -81,7 +90,8 @@ def _list(numbers: frozenset[int]) -> str:
 class Contender:
     """How to start one. `database`: where its spans go, for a gateway of ours that keeps them.
 
-    `port` None: it prints the last line of its start, which ends in its port.
+    `port` None: it prints the last line of its start, which ends in its port. `is_peer`: somebody else's, which is left
+    out where it does not start. `log_path`: its log goes to whoever reads there.
     """
 
     name: str
@@ -92,6 +102,8 @@ class Contender:
     port: int | None = None
     ready_path: str = ""
     database: Path | None = None
+    is_peer: bool = False
+    log_path: str = ""
 
 
 class Running:
@@ -114,19 +126,24 @@ class Running:
         lines = [f"POST {path or self.contender.path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items())]
         return "\r\n".join(lines) + "\r\n"
 
-    def cpu_s(self) -> float:
-        """Seconds of CPU that it and its children have used; nothing of one that is not ours to look at."""
-        return 0.0 if self._process is None else sum(map(_cpu_s, _with_children(self._process.pid)))
+    def cpu_s(self) -> float | None:
+        """Seconds of CPU that it and its children have used; None where it cannot be seen."""
+        return self._sum(_cpu_s)
 
-    def resident_mb(self) -> float:
-        """Resident memory of it and its children."""
-        return 0.0 if self._process is None else sum(map(_resident_mb, _with_children(self._process.pid)))
+    def resident_mb(self) -> float | None:
+        """Resident memory of it and its children; None where it cannot be seen."""
+        return self._sum(_resident_mb)
+
+    def _sum(self, of: Callable[[int], float]) -> float | None:
+        if self._process is None or not _HAS_PROC:
+            return None
+        return sum(map(of, _with_children(self._process.pid)))
 
     def spans(self, after: int = 0) -> int:
         """How many spans of calls and posts it has stored behind this row, all of them settled."""
         if self.contender.database is None:
             return 0
-        with closing(sqlite3.connect(f"file:{self.contender.database}?mode=ro", uri=True)) as db:
+        with closing(connect_reader(self.contender.database)) as db:
             row = db.execute("SELECT count(*) FROM spans WHERE row_id > ? AND is_open = 0", (after,)).fetchone()
             return int(row[0])
 
@@ -134,7 +151,7 @@ class Running:
         """The last row of its database."""
         if self.contender.database is None:
             return 0
-        with closing(sqlite3.connect(f"file:{self.contender.database}?mode=ro", uri=True)) as db:
+        with closing(connect_reader(self.contender.database)) as db:
             return int(db.execute("SELECT coalesce(max(row_id), 0) FROM spans").fetchone()[0])
 
 
@@ -156,10 +173,12 @@ def started(contender: Contender, on: frozenset[int] | None, log: Path) -> Itera
             assert process.stdout is not None
             port = process.stdout.readline().strip().rpartition(":")[2]
             if not port.isdecimal():
-                raise BenchError(f"{contender.name} did not start: {_end_of(log)}")
+                raise BenchError(f"{contender.name} did not start: {end_of(log)}")
             yield Running(contender, process, int(port))
         else:
             _await_ready(contender, process, log)
+            if contender.log_path:
+                threading.Thread(target=_read_on, args=(contender.port, contender.log_path), daemon=True).start()
             yield Running(contender, process, contender.port)
     finally:
         process.terminate()
@@ -180,13 +199,27 @@ def pinned(on: frozenset[int] | None) -> Callable[[], None] | None:
 def _await_ready(contender: Contender, process: "subprocess.Popen[str]", log: Path) -> None:
     until = time.monotonic() + _STARTS_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError), urlopen(f"http://{HOST}:{contender.port}{contender.ready_path}", timeout=5):
+        with suppress(OSError, HTTPException), ask(contender.port, contender.ready_path, timeout_s=5.0):
             return
         time.sleep(_LOOK_EVERY_S)
-    raise BenchError(f"{contender.name} did not start: {_end_of(log)}")
+    raise BenchError(f"{contender.name} did not start: {end_of(log)}")
 
 
-def _end_of(log: Path) -> str:
+def _read_on(port: int, path: str) -> None:
+    with suppress(OSError, HTTPException), ask(port, path) as answer:
+        while answer.read1():
+            pass
+
+
+def ask(port: int | None, path: str, timeout_s: float | None = None) -> HTTPResponse:
+    """The answer to a GET. Raises OSError and HTTPException."""
+    # Not by way of a proxy that the environment names.
+    answer: HTTPResponse = build_opener(ProxyHandler({})).open(f"http://{HOST}:{port}{path}", timeout=timeout_s)
+    return answer
+
+
+def end_of(log: Path) -> str:
+    """The last of what a process said."""
     return log.read_text("utf-8", "replace")[-500:].strip() or "it says nothing"
 
 

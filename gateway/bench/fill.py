@@ -1,12 +1,17 @@
 """Fills a database with spans like those of real calls, so that it can be told what they cost the next one."""
 
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from gateway.bench.contenders import BenchError
 from gateway.store import sqlite
 
 _AT_ONCE = 50_000
+# What a span takes in the file beside what was said, its places in the indexes included.
+_ROW_BYTES = 800
 # A row's id is its first place in the journal. Ids grow with time, as those do that are minted (RFC 9562, section 5.7).
 _SPANS = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)
@@ -27,30 +32,35 @@ FROM (
 _CONTENTS = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)
 INSERT INTO content (span_id, input, output, usage, full_request, full_response)
-SELECT i, '=', '=', '=',
-    '{"model":"bench-whole-1000","messages":[{"role":"user","content":"Say hello."}],"max_tokens":256}',
-    '{"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."}}],'
-        || '"usage":{"prompt_tokens":250,"completion_tokens":250,"total_tokens":500}}'
-FROM n
+SELECT i, '=', '=', '=', :request, :answer FROM n
 """
 _LEDGER = """
 INSERT INTO ledger SELECT organization_id, substr(start_time, 1, 16), 'accepted', count(*) FROM span GROUP BY 1, 2
 """
 
 
-def fill(path: Path, number: int, tell: Callable[[int], None] = lambda done: None) -> None:
-    """Makes a database of so many spans; `tell` hears how many there are so far."""
+def fill(path: Path, number: int, request: str, answer: str, tell: Callable[[int], None] = lambda done: None) -> None:
+    """Makes a database of so many spans, each of a call with this request and this answer; `tell` hears how many there
+    are so far. Raises BenchError where there is no room for them."""
+    room = shutil.disk_usage(path.parent).free
+    if number * (len(request) + len(answer) + _ROW_BYTES) > room:
+        raise BenchError(f"no room in {path.parent} (set TMPDIR to a folder that has)")
     sqlite.create(path)
     with closing(sqlite.connect(path)) as db:
+        # A fill that is cut short is of no use: nothing needs to be written twice, or in order.
+        db.execute("PRAGMA journal_mode = OFF").fetchone()
         db.execute("PRAGMA synchronous = OFF")
         for first in range(1, number + 1, _AT_ONCE):
             last = min(first + _AT_ONCE - 1, number)
             db.execute("BEGIN IMMEDIATE")
             db.execute(_SPANS, {"first": first, "last": last})
-            db.execute(_CONTENTS, {"first": first, "last": last})
+            db.execute(_CONTENTS, {"first": first, "last": last, "request": request, "answer": answer})
             db.execute("UPDATE journal SET seq = ?", (last,))
             db.execute("COMMIT")
             tell(last)
         if number:
             db.execute(_LEDGER)
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        db.execute("PRAGMA journal_mode = WAL").fetchone()
+    # The system would go on writing it during the rounds.
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

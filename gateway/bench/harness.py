@@ -5,16 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypedDict, Unpack
 
-from gateway.bench.contenders import HOST, BenchError, Contender, Cores, Running, pinned, started
+from gateway.bench.contenders import HOST, BenchError, Contender, Cores, Running, end_of, pinned, started
 from gateway.bench.load import Job, Result
-from gateway.bench.results import Figures, Results, Row
+from gateway.bench.results import ADDED, DIRECT, Figures, Results, Row
 
-# Before the rounds, so that no round pays for what happens once.
+# Before the rounds, so that no round pays for what happens once: seconds, or requests.
 _WARM_S = 0.5
+_WARM_REQUESTS = 64
 # The last commits may come after the replies, by `commit_wait_ms` at most where the store keeps up.
 _SPANS_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.05
@@ -26,12 +28,47 @@ class Sample:
     """One round of one contender."""
 
     result: Result
-    cpu_s: float
+    cpu_s: float | None
 
 
 MakeJob = Callable[[Running], Job]
-# Of a contender's sample, and that of the upstream by itself in the same round.
-MakeFigures = Callable[[Sample, Sample | None], Figures]
+MakeFigures = Callable[[Sample], Figures]
+
+
+class Tell(Protocol):
+    """Hears what is being done, and how much of it there is and is done."""
+
+    def __call__(self, what: str, done: int = 0, of: int | None = None) -> None: ...
+
+
+class Pace(TypedDict, total=False):
+    """How often a job sends, as `Job` has it."""
+
+    seconds: float
+    requests: int
+    rate: float
+    spread: float
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The process that sends requests, and what it says."""
+
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def run(self, job: Job) -> Result:
+        """Has a job done. Raises BenchError."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            print(json.dumps(asdict(job)), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise BenchError(f"The load has ended: {end_of(self.log)}")
+        return Result(**json.loads(line))
 
 
 class Harness:
@@ -42,9 +79,9 @@ class Harness:
         folder: Path,
         cores: Cores,
         upstream_port: int,
-        load: "subprocess.Popen[str]",
+        load: Load,
         results: Results,
-        tell: Callable[[str], None],
+        tell: Tell,
         *,
         rounds: int,
         seconds: float,
@@ -60,46 +97,73 @@ class Harness:
         self.quick = quick
         self.peers = peers
         self.tell = tell
-        self.direct = Running(Contender("direct", []), None, upstream_port)
+        self.direct = Running(Contender(DIRECT, []), None, upstream_port)
         self._load = load
 
     @contextmanager
     def running(self, *contenders: Contender, on: frozenset[int] | None = None) -> Iterator[list[Running]]:
-        """Starts contenders, one after the other; they run beside each other, and wait for their turn."""
+        """Starts contenders, one after the other; they run beside each other, and wait for their turn. Somebody else's
+        that does not start is left out. Raises BenchError."""
         with ExitStack() as stack:
             found: list[Running] = []
             for contender in contenders:
                 self.tell(f"starting {contender.name}")
                 log = self.folder / f"{contender.name.replace(' ', '-').replace(',', '')}.log"
-                found.append(stack.enter_context(started(contender, on or self.cores.contender, log)))
+                try:
+                    found.append(stack.enter_context(started(contender, on or self.cores.contender, log)))
+                except BenchError as error:
+                    if not contender.is_peer:
+                        raise
+                    self.results.leave_out(str(error))
             yield found
 
     def compare(
-        self, measure: str, case: str, contenders: Sequence[Running], job: MakeJob, figures: MakeFigures
+        self,
+        measure: str,
+        case: str,
+        contenders: Sequence[Running],
+        job: MakeJob,
+        figures: MakeFigures,
+        added: Sequence[str] = (),
     ) -> None:
-        """Rounds of all contenders in turn; `direct` first, so that the others can be laid beside it."""
-        rows = [Row(measure, case, running.contender.name) for running in contenders]
+        """Rounds of all contenders in turn.
+
+        `added`: the figures of which it is also told what is added to those of `direct` in the same round; that has to
+        be the first contender then.
+        """
+        rows = [Row(measure, case, running.contender.name, running.contender.is_peer) for running in contenders]
         self.results.rows += rows
         for running in contenders:
-            warm = job(running)
-            self.run(Job(**{**asdict(warm), "seconds": _WARM_S, "requests": 0 if not warm.requests else 64}))
+            self.tell(f"{measure}, {case}: warming up {running.contender.name}")
+            self.round(running, self._warm(job(running)))
+        turns = self.rounds * len(contenders)
         for number in range(self.rounds):
-            direct: Sample | None = None
-            for running, row in zip(contenders, rows, strict=True):
-                self.tell(f"{measure}, {case}: {running.contender.name}, round {number + 1} of {self.rounds}")
+            direct: Figures | None = None
+            for turn, (running, row) in enumerate(zip(contenders, rows, strict=True), number * len(contenders)):
+                self.tell(f"{measure}, {case}: {running.contender.name}", turn, turns)
                 sample, wrong = self.round(running, job(running))
-                if running is self.direct and not wrong:
-                    direct = sample
-                row.rounds.append(None if wrong else figures(sample, direct))
-                if wrong:
-                    row.void.append(f"round {number + 1}: {wrong}")
+                found = None if wrong else figures(sample)
+                if running is self.direct:
+                    direct = found
+                elif found is not None and added:
+                    if direct is None:
+                        found, wrong = None, "nothing to compare with: that of direct is void"
+                    else:
+                        found |= {ADDED + name: found[name] - direct[name] for name in added}
+                row.add(found, wrong)
+
+    def _warm(self, job: Job) -> Job:
+        if job.requests:
+            return replace(job, requests=min(job.requests, _WARM_REQUESTS))
+        return replace(job, seconds=min(job.seconds, _WARM_S))
 
     def round(self, running: Running, job: Job) -> tuple[Sample, str]:
         """One round, and what makes it void: a request that failed, or a span that is not there."""
         last = running.last_row()
-        cpu_s = running.cpu_s()
-        result = self.run(job)
-        sample = Sample(result, running.cpu_s() - cpu_s)
+        before = running.cpu_s()
+        result = self._load.run(job)
+        after = running.cpu_s()
+        sample = Sample(result, None if before is None or after is None else after - before)
         if result.failed or not result.answered:
             return sample, f"{result.failed} requests failed: {result.error}"
         if running.contender.database is None:
@@ -110,29 +174,15 @@ class Harness:
             time.sleep(_LOOK_EVERY_S)
         return sample, "" if found == expected else f"{found} spans stored of {expected}"
 
-    def run(self, job: Job) -> Result:
-        """Has the load do a job. Raises BenchError."""
-        assert self._load.stdin is not None and self._load.stdout is not None
-        self._load.stdin.write(json.dumps(asdict(job)) + "\n")
-        self._load.stdin.flush()
-        line = self._load.stdout.readline()
-        if not line:
-            raise BenchError("The load has ended; see above why.")
-        return Result(**json.loads(line))
 
-
-def chat(
-    running: Running,
-    model: str,
-    *,
-    connections: int,
-    size: int = 1000,
-    seconds: float = 0.0,
-    requests: int = 0,
-    rate: float = 0.0,
-    chunks: int | None = None,
-) -> Job:
+def chat(running: Running, model: str, *, connections: int, size: int = 1000, **more: Unpack[Pace]) -> Job:
     """A job of chat completions of about `size` bytes each."""
+    body = chat_body(model, size, stream="chunks" in more)
+    return Job(HOST, running.port, running.head(), body, connections, **more)
+
+
+def chat_body(model: str, size: int, *, stream: bool = False) -> str:
+    """A request for a chat completion, of about `size` bytes."""
     body: dict[str, object] = {
         "model": model,
         "messages": [
@@ -142,11 +192,9 @@ def chat(
         "temperature": 0.7,
         "max_tokens": 256,
     }
-    if chunks is not None:
+    if stream:
         body["stream"] = True
-    return Job(
-        HOST, running.port, running.head(), json.dumps(body), connections, seconds, requests, rate, chunks=chunks
-    )
+    return json.dumps(body)
 
 
 def posts(running: Running, *, connections: int, seconds: float, bulk: int = 0) -> Job:
@@ -172,24 +220,37 @@ def _spans_in(job: Job) -> int:
 
 
 @contextmanager
-def helpers(cores: Cores, log: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """The upstream's port, and the load."""
-    with log.open("ab") as said, ExitStack() as stack:
+def upstream_and_load(cores: Cores, folder: Path) -> Iterator[tuple[int, Load]]:
+    """The upstream's port, and the load; what they say goes into `folder`. Raises BenchError."""
+    with ExitStack() as stack:
 
-        def start(module: str) -> "subprocess.Popen[str]":
+        def start(module: str, log: Path) -> "subprocess.Popen[str]":
             process = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-m", module],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=said,
+                    stderr=stack.enter_context(log.open("ab")),
                     text=True,
                     preexec_fn=pinned(cores.others),
                 )
             )
-            stack.callback(process.kill)
+            stack.callback(_end, process)
             return process
 
-        upstream, load = start("gateway.bench.upstream"), start("gateway.bench.load")
+        log = folder / "upstream.log"
+        upstream = start("gateway.bench.upstream", log)
+        load = Load(start("gateway.bench.load", folder / "load.log"), folder / "load.log")
         assert upstream.stdout is not None
-        yield int(upstream.stdout.readline()), load
+        port = upstream.stdout.readline().strip()
+        if not port:
+            raise BenchError(f"The upstream did not start: {end_of(log)}")
+        yield int(port), load
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    assert process.stdin is not None
+    # What it did not take any more.
+    with suppress(BrokenPipeError):
+        process.stdin.close()

@@ -1,17 +1,16 @@
 """What is measured. Each measure is one function that fills in rows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from urllib.request import urlopen
 
 from gateway.bench import contenders
-from gateway.bench.contenders import HOST, Contender, Running
+from gateway.bench.contenders import BenchError, Contender, Running, ask
 from gateway.bench.fill import fill
-from gateway.bench.harness import Harness, Sample, chat, posts
+from gateway.bench.harness import Harness, Sample, chat, chat_body, posts
 from gateway.bench.load import Job
 from gateway.bench.results import Figures, Row
+from gateway.bench.upstream import whole_answer
 
 RATE = "requests a second"
 CPU = "CPU ms per 1,000"
@@ -20,36 +19,40 @@ SPANS = "spans a second"
 _MEGABYTE = 1_000_000
 _PACE = 500.0
 _BULK = 500
+_CHUNKS, _GAP_MS = 50, 10
 
 
-def _speed(sample: Sample, _: Sample | None) -> Figures:
+def _speed(sample: Sample) -> Figures:
     result = sample.result
-    return {RATE: result.answered / result.seconds, CPU: 1e6 * sample.cpu_s / result.answered}
+    return {RATE: result.answered / result.seconds, **_cpu(sample, result.answered)}
 
 
-def _chunk_speed(sample: Sample, _: Sample | None) -> Figures:
+def _chunk_speed(sample: Sample) -> Figures:
     result = sample.result
-    return {CHUNKS: result.chunks / result.seconds, CPU: 1e6 * sample.cpu_s / result.chunks}
+    return {CHUNKS: result.chunks / result.seconds, **_cpu(sample, result.chunks)}
 
 
-def _added_latency(sample: Sample, direct: Sample | None) -> Figures:
-    base = direct.result.latency if direct else (0.0, 0.0)
-    return {
-        "added p50 ms": 1e3 * (sample.result.latency[0] - base[0]),
-        "added p99 ms": 1e3 * (sample.result.latency[1] - base[1]),
-    }
+def _span_speed(sample: Sample, each: int = 1) -> Figures:
+    spans = sample.result.answered * each
+    return {SPANS: spans / sample.result.seconds, **_cpu(sample, spans)}
 
 
-def _added_delay(sample: Sample, direct: Sample | None) -> Figures:
-    first, gap = (direct.result.first, direct.result.gap) if direct else ((0.0, 0.0), (0.0, 0.0))
+def _cpu(sample: Sample, number: int) -> Figures:
+    return {} if sample.cpu_s is None else {CPU: 1e6 * sample.cpu_s / number}
+
+
+_LATENCY = ("p50 ms", "p99 ms")
+_DELAYS = ("first token p50 ms", "first token p99 ms", "gap p50 ms", "gap p99 ms")
+
+
+def _latency(sample: Sample) -> Figures:
+    return {name: 1e3 * value for name, value in zip(_LATENCY, sample.result.latency, strict=True)}
+
+
+def _delays(sample: Sample) -> Figures:
     result = sample.result
-    return {
-        "first token p50 ms": 1e3 * (result.first[0] - first[0]),
-        "first token p99 ms": 1e3 * (result.first[1] - first[1]),
-        "gap p50 ms": 1e3 * (result.gap[0] - gap[0]),
-        "gap p99 ms": 1e3 * (result.gap[1] - gap[1]),
-        CPU: 1e6 * sample.cpu_s / result.chunks,
-    }
+    found = {name: 1e3 * value for name, value in zip(_DELAYS, (*result.first, *result.gap), strict=True)}
+    return {**found, **_cpu(sample, result.chunks)}
 
 
 def _all(harness: Harness) -> list[Contender]:
@@ -69,19 +72,25 @@ def calls(harness: Harness) -> None:
             def job(one: Running, connections: int = connections) -> Job:
                 return chat(one, "bench-whole-1000", connections=connections, seconds=harness.seconds)
 
-            harness.compare("calls", f"{connections} connections", [harness.direct, *running], job, _speed)
+            harness.compare("calls", _connections(connections), [harness.direct, *running], job, _speed)
+
+
+def _connections(number: int) -> str:
+    return "1 connection" if number == 1 else f"{number} connections"
 
 
 def latency(harness: Harness) -> None:
     """What is added to a call at a pace that all can keep."""
     with harness.running(*_all(harness)) as running:
-        harness.compare(
-            "latency", f"{_PACE:g} calls a second", [harness.direct, *running], _paced(harness), _added_latency
-        )
+        _added_latency(harness, "latency", running)
 
 
-def _paced(harness: Harness) -> Callable[[Running], Job]:
-    return lambda one: chat(one, "bench-whole-1000", connections=16, seconds=harness.seconds, rate=_PACE)
+def _added_latency(harness: Harness, measure: str, running: Sequence[Running]) -> None:
+    def job(one: Running) -> Job:
+        return chat(one, "bench-whole-1000", connections=16, seconds=harness.seconds, rate=_PACE)
+
+    contenders_of = [harness.direct, *running]
+    harness.compare(measure, f"{_PACE:g} calls a second", contenders_of, job, _latency, added=_LATENCY)
 
 
 def streams(harness: Harness) -> None:
@@ -100,9 +109,18 @@ def paced(harness: Harness) -> None:
     with harness.running(*_all(harness)) as running:
 
         def job(one: Running) -> Job:
-            return chat(one, "bench-stream-50-10", connections=number, requests=4 * number, chunks=50)
+            # They begin over the time that one takes: in step, each would wait for all the others.
+            return chat(
+                one,
+                f"bench-stream-{_CHUNKS}-{_GAP_MS}",
+                connections=number,
+                requests=4 * number,
+                chunks=_CHUNKS,
+                spread=_CHUNKS * _GAP_MS / 1000,
+            )
 
-        harness.compare("paced", f"{number} streams, a chunk each 10 ms", [harness.direct, *running], job, _added_delay)
+        case = f"{number} streams, a chunk each {_GAP_MS} ms"
+        harness.compare("paced", case, [harness.direct, *running], job, _delays, added=_DELAYS)
 
 
 def posted(harness: Harness) -> None:
@@ -116,11 +134,7 @@ def posted(harness: Harness) -> None:
             def job(one: Running, connections: int = connections, bulk: int = bulk) -> Job:
                 return posts(one, connections=connections, seconds=harness.seconds, bulk=bulk)
 
-            def figures(sample: Sample, _: Sample | None, each: int = bulk or 1) -> Figures:
-                spans = sample.result.answered * each
-                return {SPANS: spans / sample.result.seconds, CPU: 1e6 * sample.cpu_s / spans}
-
-            harness.compare("posts", case, running, job, figures)
+            harness.compare("posts", case, running, job, partial(_span_speed, each=bulk or 1))
 
 
 def start(harness: Harness) -> None:
@@ -132,11 +146,16 @@ def start(harness: Harness) -> None:
         contender = contenders.gateway(harness.folder, harness.upstream, name=f"start {number}")
         began = time.perf_counter()
         with harness.running(contender) as (running,):
-            urlopen(f"http://{HOST}:{running.port}/health").read()
+            ask(running.port, "/health").read()
             answered = time.perf_counter() - began
             # The price table is loaded behind the first answer.
             time.sleep(1.0)
-            row.rounds.append({"first answer s": answered, "idle MB": running.resident_mb()})
+            row.add({"first answer s": answered, **_memory("idle MB", running)})
+
+
+def _memory(name: str, running: Running) -> Figures:
+    resident_mb = running.resident_mb()
+    return {} if resident_mb is None else {name: resident_mb}
 
 
 def memory(harness: Harness) -> None:
@@ -145,32 +164,30 @@ def memory(harness: Harness) -> None:
     row = Row("memory", f"after {few:,} and {many:,} calls", "gateway")
     harness.results.rows.append(row)
     with harness.running(contenders.gateway(harness.folder, harness.upstream, name="memory")) as (running,):
-        done = 0
         figures: Figures = {}
-        while done < many:
-            sample, wrong = harness.round(running, chat(running, "bench-whole-1000", connections=64, requests=few))
+        for done in range(0, many, few):
+            harness.tell("memory: calls", done, many)
+            _, wrong = harness.round(running, chat(running, "bench-whole-1000", connections=64, requests=few))
             if wrong:
-                row.void.append(wrong)
-                row.rounds.append(None)
+                row.add(None, wrong)
                 return
-            done += sample.result.answered
-            harness.tell(f"memory: {done:,} of {many:,} calls")
-            figures.setdefault("few calls MB", running.resident_mb())
-        row.rounds.append({**figures, "many calls MB": running.resident_mb()})
+            figures = figures or _memory("few calls MB", running)
+        figures |= _memory("many calls MB", running)
+        if figures:
+            row.add({**figures, "many ÷ few": figures["many calls MB"] / figures["few calls MB"]})
 
 
 def workers(harness: Harness) -> None:
     """One worker and two, where load and upstream leave room; CPU a call where they do not."""
     folder, upstream = harness.folder, harness.upstream
-    cores = contenders.cores(2)
     one = contenders.gateway(folder, upstream, name="gateway, 1 worker")
     two = contenders.gateway(folder, upstream, name="gateway, 2 workers", workers=2)
-    with harness.running(one, two, on=cores.contender) as running:
+    with harness.running(one, two, on=harness.cores.two) as running:
 
         def job(one: Running) -> Job:
             return chat(one, "bench-whole-1000", connections=64, seconds=harness.seconds)
 
-        harness.compare("workers", "64 connections, two cores shared with the load", running, job, _speed)
+        harness.compare("workers", f"64 connections, {harness.cores.two_told()}", running, job, _speed)
 
 
 def sizes(harness: Harness) -> None:
@@ -197,31 +214,31 @@ def stored(harness: Harness) -> None:
     filled: list[Contender] = []
     for number in numbers:
         contender = contenders.gateway(harness.folder, harness.upstream, name=f"gateway, {number:,} spans")
-        fill(_database(contender), number, partial(_tell_filling, harness, number))
-        filled.append(contender)
+        try:
+            _fill(harness, contender, number)
+        except BenchError as error:
+            harness.results.leave_out(f"{contender.name}: {error}")
+        else:
+            filled.append(contender)
     with harness.running(*filled) as running:
 
         def job(one: Running) -> Job:
             return chat(one, "bench-whole-1000", connections=64, seconds=harness.seconds)
 
         harness.compare("stored", "64 connections", running, job, _speed)
-        harness.compare(
-            "stored", f"{_PACE:g} calls a second", [harness.direct, *running], _paced(harness), _added_latency
-        )
+        _added_latency(harness, "stored", running)
 
         def post(one: Running) -> Job:
             return posts(one, connections=64, seconds=harness.seconds)
 
-        harness.compare("stored", "posts, 64 connections", running, post, _speed)
+        harness.compare("stored", "posts, 64 connections", running, post, _span_speed)
 
 
-def _tell_filling(harness: Harness, number: int, done: int) -> None:
-    harness.tell(f"filling: {done:,} of {number:,} spans")
-
-
-def _database(contender: Contender) -> Path:
+def _fill(harness: Harness, contender: Contender, number: int) -> None:
     assert contender.database is not None
-    return contender.database
+    request = chat_body("bench-whole-1000", 1000)
+    answer = whole_answer(1000).partition(b"\r\n\r\n")[2].decode()
+    fill(contender.database, number, request, answer, lambda done: harness.tell("filling: spans", done, number))
 
 
 MEASURES: dict[str, Callable[[Harness], None]] = {

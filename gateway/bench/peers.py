@@ -136,7 +136,7 @@ def _respan(found: Found, folder: Path, upstream: str) -> list[Contender]:
             "RESPAN_COLOR": "never",
         }
         headers = {"Authorization": f"Bearer {KEY}"}
-        result.append(Contender(name, command, headers=headers, env=env, port=at, ready_path="/healthz"))
+        result.append(_peer(name, command, headers, env, at, "/healthz"))
     return result
 
 
@@ -198,12 +198,12 @@ def _litellm(found: Found, folder: Path, upstream: str) -> list[Contender]:
         command += ["--num_workers", "1", "--keepalive_timeout", "75"]
         name = f"LiteLLM {found.version}, {form}"
         headers = {"Authorization": f"Bearer {KEY}"}
-        result.append(Contender(name, command, headers=headers, env=env, port=at, ready_path="/health/liveliness"))
+        result.append(_peer(name, command, headers, env, at, "/health/liveliness"))
     return result
 
 
 def _portkey(found: Found, upstream: str) -> list[Contender]:
-    """Headless, or with its console, which keeps nothing."""
+    """Headless, or with its console, whose log is kept nowhere and made only while somebody reads it."""
     headers = {
         "Authorization": f"Bearer {UPSTREAM_KEY}",
         "x-portkey-provider": "openai",
@@ -211,12 +211,26 @@ def _portkey(found: Found, upstream: str) -> list[Contender]:
     }
     env = {"NODE_ENV": "", "ENVIRONMENT": "", "REDIS_CONNECTION_STRING": "", "TRUSTED_CUSTOM_HOSTS": ""}
     result = []
-    for form, more in (("log off", ["--headless"]), ("console on", [])):
+    for form, more, log_path in (("log off", ["--headless"], ""), ("log on", [], "/log/stream")):
         at = _free_port()
         command = ["node", str(found.exe), f"--port={at}", *more]
         name = f"Portkey {found.version}, {form}"
-        result.append(Contender(name, command, headers=headers, env=env, port=at, ready_path="/"))
+        result.append(_peer(name, command, headers, env, at, "/", log_path))
     return result
+
+
+def _peer(
+    name: str,
+    command: list[str],
+    headers: dict[str, str],
+    env: dict[str, str],
+    port: int,
+    ready_path: str,
+    log_path: str = "",
+) -> Contender:
+    return Contender(
+        name, command, headers=headers, env=env, port=port, ready_path=ready_path, is_peer=True, log_path=log_path
+    )
 
 
 def _quoted(text: str) -> str:

@@ -1,65 +1,63 @@
-"""The results as tables for a terminal, as Markdown, and as a plot."""
+"""The results as tables for a terminal, and as Markdown."""
 
 from collections.abc import Iterator
-from html import escape
+from dataclasses import dataclass
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from gateway.bench.results import Results, Row
+from gateway.bench.results import ADDED, DIRECT, Results, Row
 
 _BEGIN = "<!-- bench: begin -->"
 _END = "<!-- bench: end -->"
-# What of a run the README shows.
-_SHOWN = ("calls", "latency", "streams", "paced", "posts", "start", "memory", "workers", "stored")
+# What stands first in the README; the rest is folded away.
+_FIRST = ("calls", "64 connections")
 # Of these figures it is told what they are of the yardstick's.
-_COMPARED = ("requests a second", "chunks a second", "CPU ms per 1,000")
-_PLOTTED = ("calls", "64 connections")
-_BAR_WIDTH, _BAR_HEIGHT, _LEFT, _WIDTH = 300, 18, 210, 660
+_COMPARED = ("requests a second", "chunks a second", "spans a second", "CPU ms per 1,000")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case of one measure: a line of cells for each contender."""
+
+    measure: str
+    name: str
+    figures: list[str]
+    lines: list[list[str]]
+    note: str
 
 
 def show(results: Results, console: Console) -> None:
-    """Tables, a measure each, behind what they were measured on."""
-    console.print(" · ".join(results.machine.values()), highlight=False)
-    for measure, rows in _by_measure(results):
-        names = _figures(rows)
-        table = Table(title=measure, title_justify="left", box=SIMPLE)
-        for name in ("case", "contender", *names, "÷ bare aiohttp", "void"):
-            table.add_column(name, justify="left" if name in ("case", "contender") else "right")
-        for row in rows:
-            medians = row.medians
-            table.add_row(
-                row.case,
-                row.contender,
-                *(_number(medians.get(name)) for name in names),
-                _ratios(results, row),
-                str(len(row.void) or ""),
-            )
+    """Tables, behind what they were measured on; then what is void or was left out."""
+    console.print(_machine(results), highlight=False, markup=False)
+    for case in _cases(results):
+        table = Table(title=_title(case), title_justify="left", box=SIMPLE, caption=case.note, caption_justify="left")
+        table.add_column("contender", no_wrap=True)
+        for name in case.figures:
+            table.add_column(name, justify="right")
+        for line in case.lines:
+            table.add_row(*map(escape, line))
         console.print(table)
-        for row in rows:
-            for reason in row.void:
-                console.print(f"void: {row.contender}, {row.case}, {reason}", highlight=False)
+    for text in _remarks(results):
+        console.print(text, highlight=False, markup=False)
 
 
 def markdown(results: Results) -> str:
     """The same, for the README."""
-    settings = results.settings
-    lines = [
-        f"{results.machine['processor']}; {results.machine['system']}; {results.machine['python']}; SQLite "
-        f"{results.machine['sqlite']}; {results.machine['pinning']}. Rounds: {settings['rounds']} of "
-        f"{settings['seconds']:g} s each, contenders in turn; medians."
-    ]
-    for measure, rows in _by_measure(results):
-        if measure not in _SHOWN:
-            continue
-        names = _figures(rows)
-        lines += ["", f"**{measure}**", "", f"| case | contender | {' | '.join(names)} | ÷ bare aiohttp |"]
-        lines.append("|" + "---|" * (len(names) + 3))
-        for row in rows:
-            medians = row.medians
-            figures = " | ".join(_number(medians.get(name)) for name in names)
-            lines.append(f"| {row.case} | {row.contender} | {figures} | {_ratios(results, row)} |")
+    cases = list(_cases(results))
+    first = [case for case in cases if (case.measure, case.name) == _FIRST]
+    lines = [f"{_machine(results)}."]
+    for case in first:
+        lines += _markdown_table(case)
+    if rest := [case for case in cases if case not in first]:
+        lines += ["", "<details><summary>Everything that was measured</summary>"]
+        for case in rest:
+            lines += _markdown_table(case)
+        lines += ["", "</details>"]
+    for text in _remarks(results):
+        lines += ["", text]
     return "\n".join(lines) + "\n"
 
 
@@ -72,52 +70,64 @@ def put_into(text: str, results: Results) -> str:
     return f"{before}{begin}\n{markdown(results)}{end}{after}"
 
 
-def plot(results: Results) -> str:
-    """Bars as SVG: calls a second at 64 connections, and CPU a call."""
-    # The upstream by itself is so far ahead that the others could not be told apart beside it.
-    rows = [row for row in results.rows if (row.measure, row.case) == _PLOTTED and row.medians]
-    rows = [row for row in rows if row.contender != "direct"]
-    parts: list[str] = []
-    at = 30
-    for name in ("requests a second", "CPU ms per 1,000"):
-        shown = [row for row in rows if row.medians.get(name)]
-        most = max((row.medians[name] for row in shown), default=1.0)
-        parts.append(f'<text x="10" y="{at}" font-weight="bold">{escape(name)}, 64 connections, one core</text>')
-        for row in shown:
-            at += _BAR_HEIGHT + 6
-            value = row.medians[name]
-            width = max(1.0, value / most * _BAR_WIDTH)
-            colour = "#d9822b" if row.contender.startswith("gateway") else "#8a94a3"
-            parts.append(f'<text x="{_LEFT - 8}" y="{at + 13}" text-anchor="end">{escape(row.contender)}</text>')
-            parts.append(f'<rect x="{_LEFT}" y="{at}" width="{width:.1f}" height="{_BAR_HEIGHT}" fill="{colour}"/>')
-            parts.append(f'<text x="{_LEFT + width + 6:.1f}" y="{at + 13}">{_number(value)}</text>')
-        at += _BAR_HEIGHT + 36
+def _markdown_table(case: Case) -> list[str]:
+    note = f" {case.note}" if case.note else ""
+    heads = ["contender", *case.figures]
+    rows = [f"| {' | '.join(cells)} |" for cells in (heads, *case.lines)]
+    return ["", f"**{_title(case)}**{note}", "", rows[0], "|---" + "|---:" * len(case.figures) + "|", *rows[1:]]
+
+
+def _machine(results: Results) -> str:
+    of, settings = results.machine, results.settings
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{at}" viewBox="0 0 {_WIDTH} {at}" '
-        'font-family="sans-serif" font-size="12" fill="#1c2733">\n'
-        '<rect width="100%" height="100%" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f"{of['processor']}; {of['system']}; {of['python']}; SQLite {of['sqlite']}; {of['pinning']}; load average "
+        f"before: {of['load average before']}. Rounds: {settings['rounds']} of {settings['seconds']:g} s, contenders "
+        "in turn; medians"
     )
 
 
-def _by_measure(results: Results) -> Iterator[tuple[str, list[Row]]]:
-    for measure in dict.fromkeys(row.measure for row in results.rows):
-        yield measure, [row for row in results.rows if row.measure == measure]
+def _title(case: Case) -> str:
+    return f"{case.measure}: {case.name}" if case.name else case.measure
 
 
-def _figures(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.medians))
+def _cases(results: Results) -> Iterator[Case]:
+    for measure, name in dict.fromkeys((row.measure, row.case) for row in results.rows):
+        rows = [row for row in results.rows if (row.measure, row.case) == (measure, name)]
+        shown = dict.fromkeys(figure.removeprefix(ADDED) for row in rows for figure in row.medians)
+        lines = [[row.contender, *(_cell(results, row, figure) for figure in shown)] for row in rows]
+        yield Case(measure, name, list(shown), lines, _note(results, rows))
 
 
-def _ratios(results: Results, row: Row) -> str:
-    """Of the speed, and of the CPU where it is known."""
+def _cell(results: Results, row: Row, figure: str) -> str:
+    medians = row.medians
+    if (added := medians.get(ADDED + figure)) is not None:
+        return f"{'-' if added < 0 else '+'}{number(abs(added))}"
+    if figure not in medians:
+        return "void" if row.void and not medians else ""
     other = results.yardstick_of(row)
-    if other is None:
-        return ""
-    found = [row.ratio_to(other, name) for name in _COMPARED if name in row.medians]
-    return " · CPU ".join(f"{ratio:.2f}" for ratio in found if ratio)
+    ratio = row.ratio_to(other, figure) if other is not None and figure in _COMPARED else None
+    return number(medians[figure]) + ("" if ratio is None else f" ({ratio:.2f} ×)")
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
+def _note(results: Results, rows: list[Row]) -> str:
+    """What the signs in the cells mean."""
+    notes: list[str] = []
+    if any(name.startswith(ADDED) for row in rows for name in row.medians):
+        notes.append(f"+: added to what {DIRECT} has.")
+    others = {other.contender for row in rows if (other := results.yardstick_of(row)) is not None}
+    if others and any(name in _COMPARED for row in rows for name in row.medians):
+        notes.append(f"×: of {others.pop()}, in the same rounds.")
+    return " ".join(notes)
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    for row in results.rows:
+        for reason in row.void:
+            yield f"Void: {row.measure}, {row.case}, {row.contender}, {reason}"
+    for reason in results.left_out:
+        yield f"Left out: {reason}"
+
+
+def number(value: float) -> str:
+    """With as many places as matter."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,5 +1,6 @@
 """What was measured, round by round, and what it comes to."""
 
+import os
 import platform
 import sqlite3
 import statistics
@@ -13,6 +14,9 @@ from gateway import __version__
 Figures = dict[str, float]
 # What a row is laid beside, where it was measured: figures are compared within one round.
 YARDSTICK = "bare aiohttp"
+DIRECT = "direct"
+# Before a figure's name: what of it is added to that of the upstream by itself, in the same round.
+ADDED = "added "
 
 
 @dataclass(slots=True)
@@ -22,8 +26,15 @@ class Row:
     measure: str
     case: str
     contender: str
+    is_peer: bool = False
     rounds: list[Figures | None] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
+
+    def add(self, figures: Figures | None, wrong: str = "") -> None:
+        """A round: its figures, or what makes it void."""
+        self.rounds.append(figures)
+        if figures is None:
+            self.void.append(f"round {len(self.rounds)}: {wrong}")
 
     @property
     def medians(self) -> Figures:
@@ -45,18 +56,31 @@ class Results:
     machine: dict[str, str]
     settings: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def leave_out(self, why: str) -> None:
+        """Says once why a contender is not among the rows."""
+        if why not in self.left_out:
+            self.left_out.append(why)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether a round is void; others' are told of only."""
+        return any(row.void for row in self.rows if not row.is_peer)
 
     def yardstick_of(self, row: Row) -> Row | None:
-        """What a row is laid beside: bare aiohttp in the same case, or else the first of the measure's contenders."""
+        """What a row is laid beside: bare aiohttp in the same case, or else the first contender there."""
         case = [other for other in self.rows if (other.measure, other.case) == (row.measure, row.case)]
-        found = next((other for other in case if other.contender == YARDSTICK), None)
+        others = [other for other in case if other.contender != DIRECT]
+        found = next((other for other in others if other.contender == YARDSTICK), others[0] if others else row)
         return found if found is not row else None
 
     def as_json(self) -> dict[str, Any]:
-        """For a file; see the README for what the names mean."""
+        """For a file: `medians` of the figures in `rounds`, where a void round is null and `void` says why."""
         return {
             "machine": self.machine,
             "settings": self.settings,
+            "left_out": self.left_out,
             "rows": [
                 {
                     "measure": row.measure,
@@ -73,6 +97,7 @@ class Results:
 
 def machine(pinning: str) -> dict[str, str]:
     """On what it was measured."""
+    busy = f"{os.getloadavg()[0]:.1f}"
     return {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.release()}",
@@ -80,6 +105,7 @@ def machine(pinning: str) -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
         "gateway": __version__,
         "pinning": pinning,
+        "load average before": busy,
     }
 
 

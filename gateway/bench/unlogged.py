@@ -12,7 +12,7 @@ import uvloop
 
 from gateway import config
 from gateway.app import opened, served
-from gateway.memory import collect_less
+from gateway.memory import collect_less, give_large_blocks_back
 from gateway.recorder import Recorder
 
 
@@ -28,6 +28,7 @@ class Unlogged(Recorder):
 
 async def serve(path: Path) -> None:
     """Serves as the configuration file says."""
+    give_large_blocks_back()
     settings = config.load(path)
     async with opened(settings, recorder_type=Unlogged) as gateway, served(settings, gateway) as url:
         print(f"listening on {url}", flush=True)
