@@ -444,16 +444,26 @@ class Proxy:
         await self._commit_waits.wait(committed)
 
     def _record_ended(self) -> None:
-        """Makes the spans of the calls that have ended in this turn of the loop, one after the other: what each needs
-        is then at hand from the one before, which halves the time it takes."""
+        """Makes the spans of the calls that have ended in this turn of the loop, one after the other, so that what
+        each needs is still at hand from the one before."""
         ended, self._ended = self._ended, []
         for call, meter, committed in ended:
             try:
-                reading = meter.read()
-                self._record(call, reading, _outcome(call, reading), committed)
+                self._record_one(call, meter, committed)
             except Exception as error:
-                log.error("How a call ended cannot be told\n%s", secrets.trace(error))
-                self._record(call, Reading(), OUR_FAULT, committed)
+                # The others have nothing to do with it.
+                log.error("The span %s of a call cannot be made\n%s", call.unique_id, secrets.trace(error))
+                if not committed.done():
+                    committed.set_result(False)
+
+    def _record_one(self, call: Call, meter: Meter, committed: asyncio.Future[bool]) -> None:
+        reading = meter.read()
+        try:
+            outcome = _outcome(call, reading)
+        except Exception as error:
+            log.error("How the call %s ended cannot be told\n%s", call.unique_id, secrets.trace(error))
+            outcome = OUR_FAULT
+        self._record(call, reading, outcome, committed)
 
     # Settle
 

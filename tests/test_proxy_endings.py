@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway import proxy
 from gateway.core.gate import StreamGate
 from gateway.core.meter import StreamMeter
 from gateway.upstream.pool import Pool
@@ -673,3 +674,40 @@ async def test_a_header_that_cannot_be_sent_is_left_out(gateway: Gateway, upstre
     reply = await gateway.call(ROUTE, json=CHAT)
     assert (reply.status, reply.json()) == (200, COMPLETION)
     assert ("X-Odd" in reply.headers, reply.headers["X-Good"]) == (False, "yes")
+
+
+async def test_a_span_that_cannot_be_made_takes_no_other_with_it(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fields(call: proxy.Call, *rest: Any) -> dict[str, Any]:
+        if call.model == "bad":
+            raise RuntimeError("a mistake")
+        return made(call, *rest)
+
+    made = proxy._fields
+    monkeypatch.setattr(proxy, "_fields", fields)
+    record_ended = proxy.Proxy._record_ended
+    at_once: list[int] = []
+
+    def count(self: proxy.Proxy) -> None:
+        at_once.append(len(self._ended))
+        record_ended(self)
+
+    def in_one_turn(self: proxy.Proxy) -> None:
+        # Until all have ended.
+        if len(self._ended) < 6:
+            self._loop.call_soon(in_one_turn, self)
+        else:
+            count(self)
+
+    monkeypatch.setattr(proxy.Proxy, "_record_ended", in_one_turn)
+    models = ["bad", "good"] * 3
+    async with asyncio.timeout(60):
+        replies = await asyncio.gather(*(gateway.call(ROUTE, json={**CHAT, "model": model}) for model in models))
+    monkeypatch.undo()
+    assert at_once == [6]
+    assert [reply.status for reply in replies] == [200] * 6
+    assert {span["unique_id"] for span in await gateway.spans() if span["status"] == "success"} == {
+        reply.log_id for reply, model in zip(replies, models, strict=True) if model == "good"
+    }
+    assert caplog.text.count("cannot be made") == 3
