@@ -155,7 +155,7 @@ async def test_what_is_nested_as_deeply_as_it_may_be_is_stored_whole(door: Door,
 @pytest.mark.parametrize("name", DEEP_FIELDS)
 async def test_what_is_nested_more_deeply_is_turned_down(door: Door, name: str) -> None:
     deep: Any = {"a": nested(DEPTH_AT_MOST)}
-    with pytest.raises(MalformedBody, match=f"{name}: nested deeper than 250 levels"):
+    with pytest.raises(MalformedBody, match=f"{name}: nested deeper than 255 levels"):
         await door.recorder.create_span({"model": "m", name: [deep] if name == "tools" else deep}, CALLER)
 
 
@@ -230,7 +230,7 @@ async def test_params_of_the_wrong_type_are_dropped_and_named(door: Door) -> Non
 async def test_a_call_nested_too_deeply_keeps_its_span(door: Door) -> None:
     span = await door.call({"full_request": {"a": nested(DEPTH_AT_MOST)}, "input": "hi", "prompt_tokens": 1})
     assert (span["full_request"], span["input"]) == (None, "hi")
-    assert span["warnings"] == "full_request dropped: nested deeper than 250 levels"
+    assert span["warnings"] == "full_request dropped: nested deeper than 255 levels"
 
 
 async def test_a_call_does_not_wait_for_its_counts(door: Door) -> None:

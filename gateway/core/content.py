@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from gateway.core.jsontext import Texts, dump, parse_or_none
+from gateway.core.jsontext import FAST_DEPTH, Texts, dump, parse_or_none
 from gateway.core.span import CONTENT, FIELDS, Span
 from gateway.errors import MalformedBody
 
@@ -13,8 +13,9 @@ CONVERSATIONS = frozenset({"chat", "completion", "text", "response", "generation
 _MESSAGE_KEYS = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal", "audio", "reasoning", "reasoning_content"}
 )
-# Far from where Python's own recursion ends, on the way in as well as on the way out.
-DEPTH_AT_MOST = 250
+# Far from where Python's own recursion ends, on the way in as well as on the way out; and writing a value tells whether
+# it is within, so that none has to be walked.
+DEPTH_AT_MOST = FAST_DEPTH
 # The last to be cut comes first.
 _KEEP_ORDER = ("output", "input", "tool_calls", "full_response", "full_request", "tools", "variables")
 # Fields of this part of the room, or less, are cut only after all larger ones.
@@ -179,11 +180,9 @@ def _is_too_deep(value: Any, texts: Texts) -> bool:
     if type(value) not in _CONTAINERS:
         return False
     try:
-        text = texts.of(value)
+        return texts.may_be_deep(value) and _is_deeper(value)
     except MalformedBody:
         return True
-    # No deeper than what opens in it, which is counted faster than it is walked.
-    return text.count("{") + text.count("[") > DEPTH_AT_MOST and _is_deeper(value)
 
 
 def _is_deeper(value: Any) -> bool:

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.jsontext import (
+    FAST_DEPTH,
+    Texts,
     _dump_slowly,
     _parse_slowly,
     decode_text,
@@ -187,3 +189,15 @@ def test_a_value_is_parsed_where_it_begins() -> None:
     assert parse_at('x{"a":[1]}}}', 1) == {"a": [1]}
     for broken in ("x", "x{", "x" + "[" * 100_000, "x" + "1" * 5000):
         assert parse_at(broken, 1) is None
+
+
+@pytest.mark.parametrize("innermost", [1, [], {}])
+def test_a_written_value_tells_whether_it_may_be_nested_deeply(innermost: Any) -> None:
+    value = innermost
+    for _ in range(FAST_DEPTH - 2):
+        value = [value]
+    texts = Texts()
+    assert not texts.may_be_deep(value)
+    assert texts.may_be_deep({"a": [[value]]})
+    assert texts.may_be_deep("\ud800")
+    assert texts.of({"a": [[value]]}) == dump({"a": [[value]]})

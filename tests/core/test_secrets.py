@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.jsontext import dump
-from gateway.core.secrets import in_headers, in_url, is_secret, masked, may_be_within, repeated_as, trace
+from gateway.core.secrets import hidden, in_headers, in_url, is_secret, masked, may_be_within, repeated_as, trace
 
 SECRET_NAMES = [
     *("Authorization", "proxy-authorization", "Cookie", "set-cookie", "api_key", "apiKey", "X-API-Key", "api-key"),
@@ -192,3 +192,17 @@ def test_whatever_is_masked_is_seen_in_its_json(value: Any) -> None:
 
 def test_an_answer_that_counts_its_tokens_is_not_walked() -> None:
     assert not may_be_within(dump({"usage": {"prompt_tokens": 1}, "max_tokens": 5, "content": "Hello"}))
+
+
+def test_long_texts_are_not_searched_for_what_a_walk_finds_at_once() -> None:
+    value = {"content": "Hello. " * 1000, "api_key": "sk-1"}
+    assert may_be_within(dump(value))
+    assert masked(value) == {**value, "api_key": "***"}
+
+
+def test_what_an_answer_repeats_of_the_request_is_found_in_its_json() -> None:
+    mine = hidden(('sk-"upstream"-key',), frozenset({"Bearer sk-my-own-key"}))
+    assert mine.within(dump(["Hello"])) == []
+    assert mine.within(dump(["said sk-my-own-key"])) == ["sk-my-own-key"]
+    assert mine.within(dump(["said Bearer sk-my-own-key"])) == ["Bearer sk-my-own-key", "sk-my-own-key"]
+    assert mine.within(dump(['said sk-"upstream"-key'])) == ['sk-"upstream"-key']
