@@ -6,7 +6,6 @@ there leaves the relay alone. However a call ends, it leaves a span.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from gateway.core.meter import BodyMeter, Meter, Reading, StreamMeter
 from gateway.core.outcome import CLIENT_LEFT, OUR_FAULT, WE_STOPPED, Outcome, judged
 from gateway.core.outcome import label as outcome_label
 from gateway.core.routing import Kind
+from gateway.deadlines import Deadlines
 from gateway.errors import LimitReached, MalformedBody, NotByThisMethod, RefusedRequest, UpstreamError
 from gateway.limiter import Limiter
 from gateway.metrics import Metrics
@@ -35,6 +35,8 @@ from gateway.upstream.wire import Answer, Request
 log = logging.getLogger(__name__)
 
 LOG_ID_HEADER = "X-Respan-Log-Id"
+# A call that has ended by then is written once; any other has a row of its own while it runs.
+_OPEN_AFTER_S = 0.005
 _UNKNOWN_MODEL = "unknown"
 # Params of a chat that have a column of their own in the span.
 _REQUEST_FIELDS = (
@@ -141,39 +143,6 @@ class _SafeMeter:
         log.error("An answer could not be measured\n%s", secrets.trace(error))
 
 
-class CommitWaits:
-    """Waits for commits, for `at_most_s` seconds each; `on_over` hears of each wait that ran out.
-
-    One alarm for all, which looks at the oldest when it rings: a timer a call would cost as much as the wait.
-    """
-
-    def __init__(self, at_most_s: float, on_over: Callable[[], None]) -> None:
-        self._at_most_s = at_most_s
-        self._on_over = on_over
-        self._waits: deque[tuple[float, asyncio.Future[bool]]] = deque()
-        self._alarm: asyncio.TimerHandle | None = None
-
-    async def wait(self, committed: asyncio.Future[bool]) -> None:
-        """Returns with the commit, whatever comes of it, or when it takes too long; the future is done then."""
-        loop = committed.get_loop()
-        self._waits.append((loop.time() + self._at_most_s, committed))
-        if self._alarm is None:
-            self._alarm = loop.call_later(self._at_most_s, self._look)
-        with suppress(Exception):
-            # What could not be stored is told elsewhere.
-            await committed
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        while self._waits and (self._waits[0][1].done() or self._waits[0][0] <= now):
-            _, committed = self._waits.popleft()
-            if not committed.done():
-                self._on_over()
-                committed.set_result(False)
-        self._alarm = loop.call_at(self._waits[0][0], self._look) if self._waits else None
-
-
 class Proxy:
     """Relays calls and hands their measurements to the recorder."""
 
@@ -194,7 +163,8 @@ class Proxy:
         self._limiter = limiter
         self._clock = clock
         self._metrics = metrics
-        self._commit_waits = CommitWaits(commit_wait_s, metrics.commit_waits_over.inc)
+        self._commit_waits = Deadlines(commit_wait_s, self._wait_no_longer)
+        self._openings = Deadlines(_OPEN_AFTER_S, self._open)
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
         self._loop = asyncio.get_running_loop()
@@ -224,7 +194,7 @@ class Proxy:
                 streamed=call.streamed,
                 on_sent=lambda: self._mark_sent(call),
             )
-            self._open(call)
+            self._openings.add(call)
             answer = await choice.upstream.send(request)
         except (RefusedRequest, UpstreamError) as error:
             await self._refuse(call, error)
@@ -336,7 +306,9 @@ class Proxy:
         )
 
     def _open(self, call: Call) -> None:
-        """From here on the call has a row, whatever becomes of this process."""
+        """From here on a call that still runs has a row, whatever becomes of this process."""
+        if call.settled:
+            return
         start_time = call.client.start_time
         fields = {
             "model": call.model or _UNKNOWN_MODEL,
@@ -441,7 +413,19 @@ class Proxy:
         if not self._ended:
             self._loop.call_soon(self._record_ended)
         self._ended.append((call, meter, committed))
-        await self._commit_waits.wait(committed)
+        await self._commit(committed)
+
+    async def _commit(self, committed: asyncio.Future[bool]) -> None:
+        """Waits for a commit, whatever comes of it, but never longer than `commit_wait_s`."""
+        self._commit_waits.add(committed)
+        with suppress(Exception):
+            # What could not be stored is told elsewhere.
+            await committed
+
+    def _wait_no_longer(self, committed: asyncio.Future[bool]) -> None:
+        if not committed.done():
+            self._metrics.commit_waits_over.inc()
+            committed.set_result(False)
 
     def _record_ended(self) -> None:
         """Makes the spans of the calls that have ended in this turn of the loop, one after the other, so that what
@@ -478,7 +462,7 @@ class Proxy:
         """Hands the span to the recorder and waits for its commit, but never longer than `commit_wait_s`."""
         committed = self._settle(call, reading, outcome)
         if committed is not None and not committed.done():
-            await self._commit_waits.wait(committed)
+            await self._commit(committed)
 
     def _settle(self, call: Call, reading: Reading, outcome: Outcome) -> asyncio.Future[bool] | None:
         """Makes the span, once. There is nothing to wait for in here, so that no cancellation can stop it."""

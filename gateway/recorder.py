@@ -161,10 +161,9 @@ class Recorder:
 
         `fields`: span fields that are known by now, `start_time` among them.
         """
-
-        def row() -> dict[str, Any]:
+        try:
             ids = {name: value for name in _TRACE_IDS if isinstance(value := params_given.get(name), str)}
-            return {
+            row = {
                 **_RUNNING,
                 "span_unique_id": unique_id,
                 **ids,
@@ -172,8 +171,6 @@ class Recorder:
                 **_of(caller),
                 "unique_id": unique_id,
             }
-
-        try:
             return self._store.open(caller.organization_id, fields["start_time"], row)
         except Exception as error:
             log.error("The call %s has no row while it runs\n%s", unique_id, secrets.trace(error))

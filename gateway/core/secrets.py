@@ -215,7 +215,7 @@ def may_be_within(written: str) -> bool:
 
 
 # What tells how a value is made up; and how many characters are looked through in the time that a member takes.
-_BEGINNING, _CHARACTERS_A_MEMBER = 4096, 32
+_BEGINNING, _CHARACTERS_A_MEMBER = 4096, 50
 # Each secret name, and each that may stand before or hold one, has one of these in it; or `token`, which see.
 _STEMS = ("key", "auth", "cookie", "pass", "secret", "credential", "assertion", "header", "value", "://")
 

@@ -102,7 +102,6 @@ class Write:
     if_lost: tuple[Entry, ...] = ()
     on_failure: Callable[[Exception], None] | None = None
     result: bool = False
-    committed: bool = False
     error: Exception | None = None
 
 
@@ -126,8 +125,6 @@ def commit(db: sqlite3.Connection, writes: Sequence[Write], check: Callable[[], 
         if failed is None:
             break
         applicable.remove(failed)
-    for write in applicable:
-        write.committed = True
 
 
 class _OneOfThem(Exception):

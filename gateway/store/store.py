@@ -43,7 +43,7 @@ _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
 
 @dataclass(slots=True)
 class Opened:
-    """What a call's open row is known by until it is settled: the write, and once that is committed the row's id."""
+    """What a call's open row is known by until it is settled: the write, and once that is done the row's id."""
 
     accepted: Entry
     write: Write = field(init=False)
@@ -180,21 +180,18 @@ class Store:
         admission = Admission(self._writer.put(apply, _ADMISSION_BYTES).done)
         return admission
 
-    def open(
-        self, organization_id: str, start_time: datetime, fields: Callable[[], Mapping[str, Any]]
-    ) -> Opened | None:
-        """Queues the open row of a call that is being forwarded; `fields` makes it, in the writer's thread, if it is
-        needed. None where the queue is full: it gets none then."""
+    def open(self, organization_id: str, start_time: datetime, fields: Mapping[str, Any]) -> Opened | None:
+        """Queues the open row of a call that is being forwarded; None where the queue is full: it gets none then."""
         accepted = Entry(organization_id, _minute(start_time), audit.ACCEPTED)
-        opened = Opened(accepted)
+        opened, values = Opened(accepted), rows.open_values(fields)
 
         def apply(batch: Batch) -> bool:
             batch.count(accepted)
-            opened.row_id = batch.open(self._boot.id, rows.open_values(fields()))
+            opened.row_id = batch.open(self._boot.id, values)
             return True
 
         try:
-            opened.write = self._writer.put_opening(apply, _OPENING_BYTES, if_lost=_lost(accepted))
+            opened.write = self._writer.put(apply, _OPENING_BYTES, if_lost=_lost(accepted))
         except StoreFull:
             return None
         return opened
@@ -217,7 +214,7 @@ class Store:
         def apply(batch: Batch) -> bool:
             if draft.reserved:
                 _end_reservation(batch.db, draft)
-            if opened is not None and opened.write.committed:
+            if opened is not None and opened.row_id and opened.write.error is None:
                 batch.settle(opened.row_id, span, content)
                 return True
             batch.count(accepted)
@@ -226,15 +223,7 @@ class Store:
         size = rows.size(content)
         # What was opened is told of by its open row, or by what becomes of that.
         if_lost = _lost(accepted) if opened is None else ()
-        return self._writer.put(
-            apply,
-            size,
-            force=force,
-            instead_of=None if opened is None else opened.write,
-            if_lost=if_lost,
-            on_failure=on_failure,
-            done=done,
-        ).done
+        return self._writer.put(apply, size, force=force, if_lost=if_lost, on_failure=on_failure, done=done).done
 
     def abandon(self, unique_id: str, caller_organization_id: str, opened: Opened | None, start_time: datetime) -> None:
         """Says of a call whose span cannot be stored, by whatever fault, that it has ended."""

@@ -1,8 +1,7 @@
 """The one writer: takes what waits, commits it in one transaction, then answers everyone at once.
 
 What comes in one turn of the event loop, and while a commit runs, makes up the next batch: a commit has a price, and so
-has each change between the two threads. There is no timer for what has ended: a lone write commits at once. A call's
-open row waits a few milliseconds, since a call that has ended by then is written once.
+has each change between the two threads. There is no timer: a lone write commits at once.
 """
 
 import asyncio
@@ -25,7 +24,6 @@ from gateway.store.queries import Entry
 log = logging.getLogger(__name__)
 
 _BATCH_AT_MOST = 2000
-_OPEN_WAITS_S = 0.005
 _RETRY_FIRST_S = 0.02
 _RETRY_AT_MOST_S = 1.0
 _CHECKPOINT_EVERY_BYTES = 8 * 1024 * 1024
@@ -62,8 +60,6 @@ class Writer:
         self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._pending: deque[Write] = deque()
-        self._opening: dict[Write, None] = {}
-        self._opening_alarm: asyncio.TimerHandle | None = None
         self._hands_over_soon = False
         self._busy = False
         self._batches: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
@@ -106,51 +102,17 @@ class Writer:
         *,
         patient: bool = True,
         force: bool = False,
-        instead_of: Write | None = None,
         if_lost: tuple[Entry, ...] = (),
         on_failure: Callable[[Exception], None] | None = None,
         done: asyncio.Future[bool] | None = None,
     ) -> Write:
         """Queues a write; its `done` ends when it is committed. Raises StoreUnavailable.
 
-        `force`: also where the queue is full; for the few that must not be lost, and are small. `instead_of`: the
-        opening that this one makes needless if it still waits. `on_failure` is told why it cannot be stored. `done`:
-        the future that is to end with its commit; without it a new one.
+        `force`: also where the queue is full; for the few that must not be lost, and are small. `on_failure` is told
+        why it cannot be stored. `done`: the future that is to end with its commit; without it a new one.
         """
         if self._refusing and not patient:
             raise _moved()
-        write = self._queue(
-            apply, size, patient=patient, force=force, if_lost=if_lost, on_failure=on_failure, done=done
-        )
-        if instead_of in self._opening:
-            # What there is to say of the call if this is lost, the opening would have said.
-            write.if_lost = (*instead_of.if_lost, *write.if_lost)
-            self._forget(instead_of)
-        self._pending.append(write)
-        if not self._busy and not self._hands_over_soon:
-            self._hands_over_soon = True
-            self._loop.call_soon(self._hand_over)
-        return write
-
-    def put_opening(self, apply: Apply, size: int, *, if_lost: tuple[Entry, ...]) -> Write:
-        """Queues a write that may become needless within a few milliseconds. Raises StoreFull."""
-        write = self._queue(apply, size, if_lost=if_lost)
-        self._opening[write] = None
-        if self._opening_alarm is None:
-            self._opening_alarm = self._loop.call_later(_OPEN_WAITS_S, self._look_at_openings)
-        return write
-
-    def _queue(
-        self,
-        apply: Apply,
-        size: int,
-        *,
-        patient: bool = True,
-        force: bool = False,
-        if_lost: tuple[Entry, ...] = (),
-        on_failure: Callable[[Exception], None] | None = None,
-        done: asyncio.Future[bool] | None = None,
-    ) -> Write:
         if self._waiting_bytes and self._waiting_bytes + size > self._queue_bytes and not force:
             raise StoreFull("The store is not keeping up; try again shortly.", code="store_full")
         done = self._loop.create_future() if done is None else done
@@ -159,41 +121,23 @@ class Writer:
         self._waiting[write] = None
         if self._waiting_bytes - self._told_bytes >= _TOLD_EVERY_BYTES:
             self.tell_waiting()
+        self._pending.append(write)
+        if not self._busy and not self._hands_over_soon:
+            self._hands_over_soon = True
+            self._loop.call_soon(self._hand_over)
         return write
-
-    def _forget(self, opening: Write) -> None:
-        del self._opening[opening]
-        self._answer([opening])
-
-    def _look_at_openings(self) -> None:
-        self._opening_alarm = None
-        if not self._busy:
-            self._hand_over()
 
     def _hand_over(self) -> None:
         """Gives the thread its next batch."""
         self._hands_over_soon = False
         if self._busy:
             return
-        batch = self._due_openings(time.monotonic() - _OPEN_WAITS_S)
+        batch: list[Write] = []
         while self._pending and len(batch) < _BATCH_AT_MOST:
             batch.append(self._pending.popleft())
         if batch:
             self._busy = True
             self._batches.put(batch)
-
-    def _due_openings(self, queued_until: float) -> list[Write]:
-        due: list[Write] = []
-        for opening in self._opening:
-            if opening.queued_at > queued_until:
-                if self._opening_alarm is None:
-                    in_s = opening.queued_at - queued_until
-                    self._opening_alarm = self._loop.call_later(in_s, self._look_at_openings)
-                break
-            due.append(opening)
-        for opening in due:
-            del self._opening[opening]
-        return due
 
     def tell_waiting(self) -> None:
         """Tells how many bytes wait; by itself that is told of each batch, and when it grows."""
@@ -233,11 +177,8 @@ class Writer:
         while self._noting is not None and self._notes and self._trouble is None:
             await asyncio.wait([self._noting], timeout=self._give_up_s)
         self._closing.set()
-        if self._opening_alarm is not None:
-            self._opening_alarm.cancel()
-        if rest := [*self._opening, *self._pending]:
-            self._batches.put(rest)
-        self._opening.clear()
+        if self._pending:
+            self._batches.put(list(self._pending))
         self._pending.clear()
         self._batches.put(None)
         await asyncio.to_thread(self._thread.join)

@@ -30,4 +30,4 @@ def draft(unique_id: str, organization_id: str = "o", after_s: float = 0, **fiel
 
 def open_call(store: Store, fields: dict[str, Any]) -> Opened | None:
     """Opens a row of these columns."""
-    return store.open(fields["organization_id"], fields["start_time"], lambda: fields)
+    return store.open(fields["organization_id"], fields["start_time"], fields)

@@ -191,7 +191,7 @@ async def test_a_call_has_an_open_row_until_it_is_settled(store: Store, path: Pa
     assert rows(path, "SELECT count(*) FROM content") == [(1,)]
 
 
-async def test_a_call_that_ends_within_its_first_batch_is_written_once(store: Store, path: Path) -> None:
+async def test_a_call_that_ends_before_its_open_row_is_committed_is_stored_once(store: Store, path: Path) -> None:
     await store.recover()
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -201,7 +201,7 @@ async def test_a_call_that_ends_within_its_first_batch_is_written_once(store: St
     blocker.execute("ROLLBACK")
     blocker.close()
     assert await first and await ended
-    assert rows(path, "SELECT unique_id, seq, is_open FROM spans") == [("first", 1, 0), ("a", 2, 0)]
+    assert rows(path, "SELECT unique_id, seq, is_open FROM spans") == [("first", 1, 0), ("a", 3, 0)]
     assert (await store.audit("o", None, None)).as_json() == ledger(accepted=1, settled={"success": 1}, posted=1)
 
 

@@ -178,19 +178,3 @@ async def test_of_rows_that_go_in_together_the_one_at_fault_fails_alone(writer: 
     db = sqlite3.connect(path)
     assert db.execute("SELECT count(*) FROM content JOIN span ON span.id = span_id").fetchone() == (8,)
     db.close()
-
-
-async def test_an_opening_whose_call_has_ended_is_never_written(writer: Writer, path: Path) -> None:
-    written: list[str] = []
-
-    def opening(batch: Batch) -> bool:
-        written.append("opening")
-        return True
-
-    opened = writer.put_opening(opening, 1, if_lost=())
-    assert await writer.put(inserting("a"), 1, instead_of=opened).done
-    late = writer.put_opening(opening, 1, if_lost=())
-    assert await late.done
-    assert (written, opened.committed, late.committed) == (["opening"], False, True)
-    assert await writer.put(inserting("b"), 1, instead_of=late).done
-    assert sorted(stored(path)) == ["a", "b"]
