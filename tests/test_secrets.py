@@ -677,7 +677,7 @@ def failing(secret: str) -> Callable[..., Any]:
         "gateway.store.store.Store.open",
         "gateway.store.store.Store.settle",
         "gateway.store.queries.insert_contents",
-        "gateway.store.queries.span_row",
+        "gateway.store.queries.stored_row",
         "gateway.store.queries.find_span",
         "gateway.store.queries.newest_spans",
         "gateway.recorder.complete.add_estimates",

@@ -2,13 +2,13 @@
 
 import asyncio
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.store import queries
 from gateway.store.queries import Entry
-from gateway.store.rows import Values
+from gateway.store.rows import Row, Values
 
 
 class Batch:
@@ -22,9 +22,10 @@ class Batch:
         self._db = db
         self._together = together
         self._opened: list[Values] = []
-        self._spans: list[Values] = []
         self._settled: list[Values] = []
-        self._contents: list[Values] = []
+        # By their columns.
+        self._spans: defaultdict[tuple[str, ...], list[Values]] = defaultdict(list)
+        self._contents: defaultdict[tuple[str, ...], list[Values]] = defaultdict(list)
         self.seq = seq
         self.ledger: Counter[Entry] = Counter()
 
@@ -36,15 +37,18 @@ class Batch:
 
     def write(self) -> None:
         """Writes the gathered rows."""
-        for rows, put in (
-            (self._opened, queries.open_calls),
-            (self._spans, queries.insert_spans),
-            (self._settled, queries.settle_calls),
-            (self._contents, queries.insert_contents),
-        ):
-            if rows:
-                put(self._db, rows)
-                rows.clear()
+        if self._opened:
+            queries.open_calls(self._db, self._opened)
+            self._opened.clear()
+        for columns, rows in self._spans.items():
+            queries.insert_spans(self._db, columns, rows)
+        self._spans.clear()
+        if self._settled:
+            queries.settle_calls(self._db, self._settled)
+            self._settled.clear()
+        for columns, rows in self._contents.items():
+            queries.insert_contents(self._db, columns, rows)
+        self._contents.clear()
 
     def open(self, boot_id: str, values: Values) -> int:
         """Gathers the open row of a call; gives its id."""
@@ -53,19 +57,19 @@ class Batch:
         self._gathered()
         return seq
 
-    def insert(self, span: Values, content: Values, received_at: str | None = None) -> bool:
+    def insert(self, span: Row, content: Row, received_at: str | None = None) -> bool:
         """Gathers a span whose id is new, as those that are minted here are; False if it shows that it is not."""
         seq = self.next_seq()
         if not self._together:
             return queries.insert_span(self._db, seq, span, content, received_at=received_at)
-        self._spans.append(queries.span_row(seq, span, received_at))
-        self._contents.append((seq, *content))
+        self._spans[span.columns].append(queries.stored_row(seq, span.values, received_at))
+        self._contents[content.columns].append((seq, *content.values))
         return True
 
-    def settle(self, row_id: int, span: Values, content: Values) -> None:
-        """Gathers the span of a call that has an open row."""
-        self._settled.append(queries.span_row(row_id, span, None, seq=self.next_seq()))
-        self._contents.append((row_id, *content))
+    def settle(self, row_id: int, span: Row, content: Row) -> None:
+        """Gathers the span, with all its columns, of a call that has an open row."""
+        self._settled.append(queries.stored_row(row_id, span.values, None, seq=self.next_seq()))
+        self._contents[content.columns].append((row_id, *content.values))
         self._gathered()
 
     def _gathered(self) -> None:

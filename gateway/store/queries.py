@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.audit import CallCount
 from gateway.core.limits import Use
-from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS, Values
+from gateway.store.rows import COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS, Row, Values
 
 # What a call that was never settled is shown as.
 _INTERRUPTED = ("failed", 500, "interrupted", "The gateway ended before the call did.")
@@ -30,9 +30,8 @@ class Entry(NamedTuple):
 _OF_THE_CALL = ("organization_id", "unique_id")
 
 # A row's id is its first place in the journal: so it is known before the row is written.
-_SPAN_ROW = ("id", "seq", "is_call", "received_at", *SPAN_COLUMNS)
+_OF_THE_STORE = ("id", "seq", "is_call", "received_at")
 _OPEN_ROW = ("id", "seq", "is_call", "is_open", "boot_id", *OPEN_COLUMNS)
-_CONTENT_ROW = ("span_id", *CONTENT_COLUMNS)
 _ONCE = " ON CONFLICT (organization_id, unique_id) DO NOTHING"
 # Only what was opened and never settled; an interrupted call may still be settled by a process that lives on. What
 # is the same as it was is left out: SQLite rewrites each index that a column named here is part of.
@@ -49,22 +48,20 @@ _UPDATE_COUNTS = (
 _TOGETHER = 64
 
 
-def insert_span(
-    db: sqlite3.Connection, seq: int, span: Values, content: Values, *, received_at: str | None = None
-) -> bool:
+def insert_span(db: sqlite3.Connection, seq: int, span: Row, content: Row, *, received_at: str | None = None) -> bool:
     """Stores a span; False if the organization has one with this unique_id already.
 
     `received_at`: when it was posted; None for that of a call.
     """
-    row = span_row(seq, span, received_at)
-    if db.execute(_inserting("span", _SPAN_ROW, 1, _ONCE), row).rowcount == 0:
+    row = stored_row(seq, span.values, received_at)
+    if db.execute(_inserting("span", (*_OF_THE_STORE, *span.columns), 1, _ONCE), row).rowcount == 0:
         return False
-    insert_contents(db, [(seq, *content)])
+    insert_contents(db, content.columns, [(seq, *content.values)])
     return True
 
 
-def span_row(row_id: int, span: Values, received_at: str | None, *, seq: int | None = None) -> Values:
-    """The row of a span; `seq`: where it stands in the journal now, if that is not where it came in."""
+def stored_row(row_id: int, span: Values, received_at: str | None, *, seq: int | None = None) -> Values:
+    """A span's row with what the store adds; `seq`: its place in the journal now, if that is not where it came in."""
     return (row_id, row_id if seq is None else seq, received_at is None, received_at, *span)
 
 
@@ -73,14 +70,14 @@ def open_row(seq: int, boot_id: str, values: Values) -> Values:
     return (seq, seq, 1, 1, boot_id, *values)
 
 
-def insert_spans(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
-    """Stores rows of spans that are new."""
-    _insert(db, "span", _SPAN_ROW, rows)
+def insert_spans(db: sqlite3.Connection, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+    """Stores rows of spans that are new; `columns`: those that the span fills."""
+    _insert(db, "span", (*_OF_THE_STORE, *columns), rows)
 
 
-def insert_contents(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
-    """Stores what was said: rows of a span's id and its content."""
-    _insert(db, "content", _CONTENT_ROW, rows)
+def insert_contents(db: sqlite3.Connection, columns: tuple[str, ...], rows: Sequence[Values]) -> None:
+    """Stores what was said: rows of a span's id and these columns."""
+    _insert(db, "content", ("span_id", *columns), rows)
 
 
 def open_calls(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
@@ -89,8 +86,9 @@ def open_calls(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
 
 
 def settle_calls(db: sqlite3.Connection, rows: Sequence[Values]) -> None:
-    """Puts the spans of calls in the place of their open rows; in a place of their own where there is none."""
-    _insert(db, "span", _SPAN_ROW, rows, _SETTLE)
+    """Puts the spans of calls, with all their columns, in the place of their open rows; in a place of their own where
+    there is none."""
+    _insert(db, "span", (*_OF_THE_STORE, *SPAN_COLUMNS), rows, _SETTLE)
 
 
 def _insert(

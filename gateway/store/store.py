@@ -129,7 +129,7 @@ class Store:
 
         `minted`: its id was made here, so that there is none. Raises StoreUnavailable, as the future may.
         """
-        span, content = rows.span_values(draft), rows.content_values(draft)
+        span, content = rows.span_row(draft), rows.content_row(draft)
         posted = _entry(draft, draft.received_at, audit.POSTED)
         assert draft.received_at is not None, "a span that is complete was received"
         received_at = stored_time(draft.received_at)
@@ -208,7 +208,7 @@ class Store:
         """Queues the span of a call, in the place of its open row if it has one. Raises StoreFull, but with `force`
         not, which is for calls that have an open row. `on_failure` is told why it cannot be stored; `done` is the
         future that is to end, a new one without it."""
-        span, content = rows.span_values(draft), rows.content_values(draft)
+        span, content = rows.span_row(draft, whole=opened is not None), rows.content_row(draft)
         accepted = _entry(draft, draft.span.start_time, audit.ACCEPTED) if opened is None else opened.accepted
 
         def apply(batch: Batch) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from gateway.store import queries, sqlite
 from gateway.store.batch import Apply, Batch
 from gateway.store.boots import Boot
-from gateway.store.rows import content_values, span_values
+from gateway.store.rows import content_row, span_row
 from gateway.store.writer import Writer
 from tests.fakes.client import soon
 from tests.store.spans import draft
@@ -43,7 +43,7 @@ async def writer(path: Path, boot: Boot) -> AsyncIterator[Writer]:
 
 def inserting(unique_id: str) -> Apply:
     made = draft(unique_id)
-    return lambda batch: queries.insert_span(batch.db, batch.next_seq(), span_values(made), content_values(made))
+    return lambda batch: queries.insert_span(batch.db, batch.next_seq(), span_row(made), content_row(made))
 
 
 def stored(path: Path) -> list[str]:
@@ -166,10 +166,11 @@ async def test_the_write_ahead_log_is_checkpointed(writer: Writer, path: Path, m
 async def test_of_rows_that_go_in_together_the_one_at_fault_fails_alone(writer: Writer, path: Path) -> None:
     def gathered(unique_id: str, *, bad: bool = False) -> Apply:
         made = draft(unique_id)
-        span = span_values(made)
+        span = span_row(made)
         # No environment: the column takes no NULL.
-        span = (*span[:4], None, *span[5:]) if bad else span
-        return lambda batch: batch.insert(span, content_values(made))
+        at = span.columns.index("environment")
+        span = span._replace(values=(*span.values[:at], None, *span.values[at + 1 :])) if bad else span
+        return lambda batch: batch.insert(span, content_row(made))
 
     writes = [writer.put(gathered(str(number), bad=number in (3, 7)), 1) for number in range(10)]
     ends = await asyncio.gather(*(write.done for write in writes), return_exceptions=True)
