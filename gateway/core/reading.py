@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from gateway.core import content
@@ -104,4 +105,17 @@ def _shown_metadata(metadata: Any) -> dict[str, str] | None:
 def stored_time(time: datetime) -> str:
     """ISO 8601, UTC, always with microseconds, so that texts sort as times do."""
     time = time if time.tzinfo is UTC else time.astimezone(UTC)
-    return time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+    # isoformat takes twice as long, most of it for the zone.
+    minute = _minute(time.year, time.month, time.day, time.hour, time.minute)
+    return f"{minute}:{time.second:02}.{time.microsecond:06}Z"
+
+
+def stored_minute(time: datetime) -> str:
+    """What `stored_time` begins with."""
+    time = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return _minute(time.year, time.month, time.day, time.hour, time.minute)
+
+
+@lru_cache(maxsize=256)
+def _minute(year: int, month: int, day: int, hour: int, minute: int) -> str:
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}"

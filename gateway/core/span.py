@@ -4,7 +4,7 @@ The fields are those of Respan's create-span API; the few it lacks (`response_mo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, get_type_hints
@@ -235,20 +235,27 @@ def of_call(measured: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Span,
     checked: dict[str, Any] = {}
     try:
         for name, value in told.items():
-            new = _type_of(name).validate_python(value)
+            new = _check_of(name)(value)
             # What is the same stays the same object: it may be a part of another field.
             checked[name] = value if type(new) is type(value) and new == value else new
     except (ValidationError, KeyError):
         return validate_leniently({**told, **measured})
-    span = _blank.model_copy()
-    vars(span).update(checked)
-    vars(span).update(measured)
-    return span, {}
+    return _made({**_blank, **checked, **measured}), {}
+
+
+def _made(fields: dict[str, Any]) -> Span:
+    """A span of all these fields, as `model_copy` makes one of another, in a fifth of its time."""
+    span = Span.__new__(Span)
+    span.__dict__ = fields
+    span.__pydantic_extra__ = {}
+    span.__pydantic_fields_set__ = set()
+    span.__pydantic_private__ = None
+    return span
 
 
 @cache
-def _type_of(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_types()[name])
+def _check_of(name: str) -> Callable[[Any], Any]:
+    return TypeAdapter(_types()[name]).validator.validate_python
 
 
 @cache
@@ -256,7 +263,7 @@ def _types() -> dict[str, Any]:
     return get_type_hints(Span, include_extras=True)
 
 
-_blank = Span(model="")
+_blank = vars(Span(model=""))
 
 
 def _explain(error: ValidationError) -> dict[str, list[str]]:

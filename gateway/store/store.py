@@ -19,7 +19,7 @@ from gateway.core import limits as limiting
 from gateway.core.audit import Audit
 from gateway.core.complete import FAILED, Draft
 from gateway.core.limits import KeyLimits, Refusal
-from gateway.core.reading import stored_time
+from gateway.core.reading import stored_minute, stored_time
 from gateway.errors import StoreError, StoreFull, StoreUnavailable
 from gateway.store import boots, losses, queries, rows, sqlite
 from gateway.store.batch import Batch, Write
@@ -182,7 +182,7 @@ class Store:
 
     def open(self, organization_id: str, start_time: datetime, fields: Mapping[str, Any]) -> Opened | None:
         """Queues the open row of a call that is being forwarded; None where the queue is full: it gets none then."""
-        accepted = Entry(organization_id, _minute(start_time), audit.ACCEPTED)
+        accepted = Entry(organization_id, stored_minute(start_time), audit.ACCEPTED)
         opened, values = Opened(accepted), rows.open_values(fields)
 
         def apply(batch: Batch) -> bool:
@@ -227,7 +227,7 @@ class Store:
 
     def abandon(self, unique_id: str, caller_organization_id: str, opened: Opened | None, start_time: datetime) -> None:
         """Says of a call whose span cannot be stored, by whatever fault, that it has ended."""
-        accepted = Entry(caller_organization_id, _minute(start_time), audit.ACCEPTED)
+        accepted = Entry(caller_organization_id, stored_minute(start_time), audit.ACCEPTED)
 
         def apply(batch: Batch) -> bool:
             queries.release(batch.db, unique_id, None)
@@ -247,7 +247,7 @@ class Store:
 
     def refuse(self, organization_id: str, at: datetime) -> None:
         """Counts a posted span that was turned down."""
-        self._writer.note(Entry(organization_id, _minute(at), audit.REFUSED))
+        self._writer.note(Entry(organization_id, stored_minute(at), audit.REFUSED))
 
     def update_counts(self, draft: Draft) -> asyncio.Future[bool]:
         """Queues the late counts of a stored span. Raises StoreFull."""
@@ -363,8 +363,8 @@ def audits(path: Path, start: datetime | None, end: datetime | None) -> dict[str
 
 def audited(db: sqlite3.Connection, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
     """The audit of one organization, of one moment."""
-    from_minute = _FIRST_MINUTE if start is None else _minute(start)
-    to_minute = _LAST_MINUTE if end is None else _minute(end)
+    from_minute = _FIRST_MINUTE if start is None else stored_minute(start)
+    to_minute = _LAST_MINUTE if end is None else stored_minute(end)
     db.execute("BEGIN")
     try:
         ledger = queries.ledger_sums(db, organization_id, from_minute, to_minute)
@@ -403,8 +403,4 @@ def _lost(accepted: Entry) -> tuple[Entry, Entry]:
 def _entry(draft: Draft, at: datetime | None, name: str) -> Entry:
     at = at or draft.span.timestamp
     assert at is not None, "a span that is complete has a timestamp"
-    return Entry(str(draft.span.organization_id), _minute(at), name)
-
-
-def _minute(time: datetime) -> str:
-    return stored_time(time)[: len("2026-01-02T03:04")]
+    return Entry(str(draft.span.organization_id), stored_minute(at), name)
