@@ -28,7 +28,7 @@ from gateway.deadlines import Deadlines
 from gateway.errors import LimitReached, MalformedBody, NotByThisMethod, RefusedRequest, UpstreamError
 from gateway.limiter import Limiter
 from gateway.metrics import Metrics
-from gateway.recorder import Caller, Measured, Opened, Recorder
+from gateway.recorder import Caller, Ended, Measured, Opened, Recorder
 from gateway.upstream.pool import Choice, Pool
 from gateway.upstream.wire import Answer, Request
 
@@ -168,6 +168,7 @@ class Proxy:
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
         self._loop = asyncio.get_running_loop()
+        self._under_way = 0
         # Calls that have ended in this turn of the loop, and what waits for their spans.
         self._ended: list[tuple[Call, Meter, asyncio.Future[bool]]] = []
         self._settling: set[asyncio.Task[None]] = set()
@@ -177,6 +178,13 @@ class Proxy:
 
         Raises RefusedRequest and UpstreamError while the client has got nothing yet; their span is stored by then.
         """
+        self._under_way += 1
+        try:
+            await self._call(client, caller, path_qs)
+        finally:
+            self._under_way -= 1
+
+    async def _call(self, client: Client, caller: Caller, path_qs: str) -> None:
         path = path_qs.partition("?")[0]
         call = Call(self._clock.new_id(), caller, routing.kind_of(path), client, path_qs)
         call.params = aliases.merge({}, aliases.header_params(client.headers))
@@ -195,6 +203,10 @@ class Proxy:
                 on_sent=lambda: self._mark_sent(call),
             )
             self._openings.add(call)
+            if self._under_way > 1:
+                # First all that have come are read, then all are sent: each step finds its code where the processor
+                # has it at hand, which makes a busy gateway a tenth faster.
+                await asyncio.sleep(0)
             answer = await choice.upstream.send(request)
         except (RefusedRequest, UpstreamError) as error:
             await self._refuse(call, error)
@@ -428,26 +440,22 @@ class Proxy:
             committed.set_result(False)
 
     def _record_ended(self) -> None:
-        """Makes the spans of the calls that have ended in this turn of the loop, one after the other, so that what
-        each needs is still at hand from the one before."""
+        """Makes the spans of the calls that have ended in this turn of the loop, see `Recorder.record_calls`."""
         ended, self._ended = self._ended, []
-        for call, meter, committed in ended:
-            try:
-                self._record_one(call, meter, committed)
-            except Exception as error:
-                # The others have nothing to do with it.
-                log.error("The span %s of a call cannot be made\n%s", call.unique_id, secrets.trace(error))
-                if not committed.done():
-                    committed.set_result(False)
+        readings = [meter.read() for _, meter, _ in ended]
+        self._record(
+            [
+                (call, reading, self._ending(call, reading), committed)
+                for (call, _, committed), reading in zip(ended, readings, strict=True)
+            ]
+        )
 
-    def _record_one(self, call: Call, meter: Meter, committed: asyncio.Future[bool]) -> None:
-        reading = meter.read()
+    def _ending(self, call: Call, reading: Reading) -> Outcome:
         try:
-            outcome = _outcome(call, reading)
+            return _outcome(call, reading)
         except Exception as error:
             log.error("How the call %s ended cannot be told\n%s", call.unique_id, secrets.trace(error))
-            outcome = OUR_FAULT
-        self._record(call, reading, outcome, committed)
+            return OUR_FAULT
 
     # Settle
 
@@ -469,23 +477,30 @@ class Proxy:
         if call.settled:
             return None
         call.settled = True
-        return self._record(call, reading, outcome)
+        committed: asyncio.Future[bool] = self._loop.create_future()
+        self._record([(call, reading, outcome, committed)])
+        return committed
 
-    def _record(
-        self, call: Call, reading: Reading, outcome: Outcome, committed: asyncio.Future[bool] | None = None
-    ) -> asyncio.Future[bool] | None:
-        """Hands the span to the recorder; `committed` ends with its commit, or at once where it is lost."""
+    def _record(self, ended: list[tuple[Call, Reading, Outcome, asyncio.Future[bool]]]) -> None:
+        """Hands spans to the recorder; the futures end with their commits, or at once where a span is lost."""
+        measured: list[Ended] = []
+        for call, reading, outcome, committed in ended:
+            try:
+                measured.append(self._measured(call, reading, outcome, committed))
+            except Exception as error:
+                # The others have nothing to do with it.
+                log.error("The span %s of a call cannot be made\n%s", call.unique_id, secrets.trace(error))
+                if not committed.done():
+                    committed.set_result(False)
+        self._recorder.record_calls(measured)
+
+    def _measured(self, call: Call, reading: Reading, outcome: Outcome, committed: asyncio.Future[bool]) -> Ended:
         ended_at = call.ended_at if call.ended_at is not None else self._clock.monotonic()
         fields = _fields(call, reading, outcome, ended_at - call.client.started_at)
         self._count(call, outcome, fields)
         carried = secrets.in_headers(call.client.headers.items()) | secrets.in_url(call.path_qs)
         measured = Measured(fields, _told(call, reading), reading.generating_s, carried)
-        recorded = self._recorder.record_call(
-            call.unique_id, measured, call.params, call.caller, call.opened, call.reserved, committed
-        )
-        if recorded is None and committed is not None and not committed.done():
-            committed.set_result(False)
-        return recorded
+        return Ended(call.unique_id, measured, call.params, call.caller, committed, call.opened, call.reserved)
 
     def _count(self, call: Call, outcome: Outcome, fields: dict[str, Any]) -> None:
         self._metrics.count_call(

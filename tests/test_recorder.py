@@ -14,7 +14,7 @@ from gateway.core.prices import PriceList
 from gateway.core.reading import public
 from gateway.errors import InvalidSpan, MalformedBody, StoreUnavailable
 from gateway.metrics import Metrics
-from gateway.recorder import Caller, Measured, Recorder
+from gateway.recorder import Caller, Ended, Measured, Recorder
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
 from tests.fakes.clock import FakeClock
@@ -48,9 +48,17 @@ class Door:
 
     async def call(self, fields: dict[str, Any], params: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """The span of a proxied call, after its commit."""
-        committed = self.recorder.record_call("c", Measured({"model": "m", **fields}, **more), params or {}, CALLER)
-        assert committed is not None and await committed
+        assert await self.record("c", fields, params, **more)
         return await self.read("c")
+
+    def record(
+        self, unique_id: str, fields: dict[str, Any], params: dict[str, Any] | None = None, **more: Any
+    ) -> asyncio.Future[bool]:
+        """Records a proxied call; the future ends with its commit."""
+        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        measured = Measured({"model": "m", **fields}, **more)
+        self.recorder.record_calls([Ended(unique_id, measured, params or {}, CALLER, committed)])
+        return committed
 
     def counted(self, name: str) -> float:
         text = self.metrics.render().decode()
@@ -265,9 +273,8 @@ async def test_disable_log_keeps_numbers_and_drops_content(door: Door) -> None:
 
 async def test_a_span_that_the_store_has_no_room_for_is_counted_as_dropped(tmp_path: Path) -> None:
     door = Door(tmp_path / "spans.db", queue_bytes=1)
-    first = door.recorder.record_call("a", Measured({"model": "m"}), {}, CALLER)
-    second = door.recorder.record_call("b", Measured({"model": "m"}), {}, CALLER)
-    assert first is not None and second is None
+    first, second = door.record("a", {}), door.record("b", {})
+    assert second.done() and not second.result()
     assert await first
     assert door.counted("dropped_total") == 1
     await door.close()
@@ -278,3 +285,28 @@ async def test_times_that_were_not_sent_follow_the_clock(door: Door) -> None:
     span = await door.recorder.create_span({"model": "m", "latency": 1.5}, CALLER)
     assert span["timestamp"] == "2026-01-02T03:05:05.000000Z"
     assert span["start_time"] == "2026-01-02T03:05:03.500000Z"
+
+
+@pytest.mark.parametrize("step", ["_measured", "_price_call", "_hide", "_bound", "_queue_call"])
+async def test_a_call_that_fails_at_any_step_takes_no_other_with_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    done = getattr(Recorder, step)
+
+    def fails_for_one(self: Recorder, *args: Any, **kwargs: Any) -> Any:
+        if "bad" in repr(args):
+            raise RuntimeError("a mistake")
+        return done(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recorder, step, fails_for_one)
+    loop = asyncio.get_running_loop()
+    times = {"start_time": door.clock.now(), "timestamp": door.clock.now()}
+    calls = [
+        Ended(name, Measured({"model": name, **times}), {}, CALLER, loop.create_future()) for name in ("a", "bad", "c")
+    ]
+    door.recorder.record_calls(calls)
+    assert [await call.committed for call in calls] == [True, False, True]
+    assert [(await door.read(name))["model"] for name in ("a", "c")] == ["a", "c"]
+    assert door.counted("dropped_total") == 1
+    audit = await door.store.audit(CALLER.organization_id, None, None)
+    assert (audit.accepted, audit.dropped, audit.missing) == (3, 1, 0)

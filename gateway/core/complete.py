@@ -21,8 +21,8 @@ class Draft:
     `received_at`: when it was completed. `cost_picos` is the cost in units of 1e-12 USD. `cache_is_extra`: the
     prompt's count excludes cached tokens. `generating_s`: for a measured stream, the seconds between its first and
     last generated content. `measured`: the span is of a call that went through the proxy. `reserved`: the call was
-    admitted by its key's limits. `counting`: tokens are counted after it is stored. `texts`: the JSON of its values.
-    `inside`: the fields that are parts of others, see `content.parts`.
+    admitted by its key's limits. `counting`: tokens are counted after it is stored, those that are `wanted`.
+    `texts`: the JSON of its values. `inside`: the fields that are parts of others, see `content.parts`.
     """
 
     span: Span
@@ -33,6 +33,7 @@ class Draft:
     received_at: datetime | None = None
     reserved: bool = False
     counting: bool = False
+    wanted: Mapping[str, tokens.Countable] = field(default_factory=dict)
     texts: Texts = field(default_factory=Texts)
     inside: Collection[str] = ()
 
