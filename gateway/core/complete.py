@@ -65,6 +65,8 @@ def _status(span: Span) -> None:
 
 def _times(span: Span, now: datetime) -> None:
     sent_end, start = span.timestamp, span.start_time
+    if sent_end is not None and start is not None and span.latency is not None:
+        return
     latency = timedelta(seconds=span.latency) if span.latency is not None and abs(span.latency) < 1e9 else None
     if sent_end is None:
         span.timestamp = (_shift(start, latency) if start is not None and latency is not None else None) or now

@@ -70,8 +70,6 @@ def mistakes(usage: Mapping[str, Any]) -> list[str]:
 
 def count(value: object) -> int | None:
     """A token count, or None for anything that is none."""
-    if type(value) is int and -_INT64 <= value < _INT64:
-        return value
     if isinstance(value, str):
         try:
             value = int(value)
@@ -85,7 +83,11 @@ def count(value: object) -> int | None:
 
 
 def _counts_in(usage: Mapping[str, Any]) -> dict[str, int]:
-    return {name: number for name, value in usage.items() if (number := count(value)) is not None}
+    return {
+        name: number
+        for name, value in usage.items()
+        if (number := value if type(value) is int and -_INT64 <= value < _INT64 else count(value)) is not None
+    }
 
 
 def _first(told: Mapping[str, int], *names: str) -> int | None:

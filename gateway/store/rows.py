@@ -9,7 +9,6 @@ from gateway.core.complete import Draft
 from gateway.core.jsontext import dump, is_unicode
 from gateway.core.prices import usd
 from gateway.core.reading import JSON_COLUMNS, stored_time
-from gateway.core.span import FIELDS
 
 SPAN_COLUMNS = (
     "organization_id",
@@ -86,6 +85,7 @@ CONTENT_COLUMNS = (
     "response_format",
     "stop",
     "variables",
+    # No field of a span, but what it has beside them. The last.
     "extras",
 )
 # Those that most spans fill. SQLite takes half the time for a row of these alone, and fills the others with NULL.
@@ -152,21 +152,20 @@ class Row(NamedTuple):
 
 def span_row(draft: Draft, *, whole: bool = False) -> Row:
     """What goes into `span`; `whole`: all columns, since the row may be there and hold something."""
-    fields = vars(draft.span)
-    filled = [name for name, value in fields.items() if value is not None]
-    columns = _common_span if not whole and _in_common_span.issuperset(filled) else _span
+    columns = _span if whole or _rare_in_span(vars(draft.span)) != _NONE_IN_SPAN else _common_span
     return Row(columns.names, _values(draft, columns))
 
 
 def content_row(draft: Draft) -> Row:
     """What goes into `content`."""
-    write, span = draft.texts.of, draft.span
-    fields = {**vars(span), **dict.fromkeys(draft.inside, SAME), "extras": span.extras or None}
-    columns = _common_content if _rare_content(fields) == _NO_RARE_CONTENT else _content
-    return Row(
-        columns.names,
-        tuple([None if value is None else SAME if value is SAME else write(value) for value in columns.of(fields)]),
-    )
+    write, inside, fields, extras = draft.texts.of, draft.inside, vars(draft.span), draft.span.extras
+    names = CONTENT_COLUMNS if extras or _rare_in_content(fields) != _NONE_IN_CONTENT else COMMON_CONTENT_COLUMNS
+    values = [
+        None if (value := fields.get(name)) is None else SAME if name in inside else write(value) for name in names
+    ]
+    if extras:
+        values[-1] = write(extras)
+    return Row(names, tuple(values))
 
 
 def view_row(draft: Draft) -> dict[str, Any]:
@@ -233,8 +232,7 @@ class _Columns:
 
 _JSON = frozenset(JSON_COLUMNS)
 _span, _common_span, _counted = map(_Columns, (SPAN_COLUMNS, COMMON_SPAN_COLUMNS, COUNTED_COLUMNS))
-_content, _common_content = map(_Columns, (CONTENT_COLUMNS, COMMON_CONTENT_COLUMNS))
-# With what stands elsewhere than in `span`.
-_in_common_span = {*COMMON_SPAN_COLUMNS} | (FIELDS - {*SPAN_COLUMNS})
-_RARE_CONTENT = tuple(name for name in CONTENT_COLUMNS if name not in COMMON_CONTENT_COLUMNS)
-_rare_content, _NO_RARE_CONTENT = itemgetter(*_RARE_CONTENT), (None,) * len(_RARE_CONTENT)
+_RARE_IN_SPAN = tuple(name for name in SPAN_COLUMNS if name not in COMMON_SPAN_COLUMNS)
+_RARE_IN_CONTENT = tuple(name for name in CONTENT_COLUMNS[:-1] if name not in COMMON_CONTENT_COLUMNS)
+_rare_in_span, _NONE_IN_SPAN = itemgetter(*_RARE_IN_SPAN), (None,) * len(_RARE_IN_SPAN)
+_rare_in_content, _NONE_IN_CONTENT = itemgetter(*_RARE_IN_CONTENT), (None,) * len(_RARE_IN_CONTENT)

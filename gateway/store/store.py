@@ -397,7 +397,7 @@ def _forget(files: list[Path], entered: asyncio.Future[bool]) -> None:
 
 
 def _lost(accepted: Entry) -> tuple[Entry, Entry]:
-    return accepted, accepted._replace(name=audit.DROPPED)
+    return accepted, Entry(accepted.organization_id, accepted.minute, audit.DROPPED)
 
 
 def _entry(draft: Draft, at: datetime | None, name: str) -> Entry:
