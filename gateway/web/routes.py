@@ -1,14 +1,16 @@
 """The whole URL map as one table. Every path is served with and without a trailing slash, never by a redirect."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
 from aiohttp import web
+from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
 from gateway.web.keys import Keys
-from gateway.web.middleware import Handler, KeyedHandler, with_key
+from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.relay import RelayHandlers
 from gateway.web.spans import SpanHandlers
@@ -83,6 +85,37 @@ def register(app: web.Application, routes: list[Keyed | Open], keys: Keys) -> No
         for path in (route.path,) if route.path.endswith("}") else (route.path, f"{route.path}/"):
             app[DECLARED][app.router.add_route(route.method, path, handler)] = route
     app.on_startup.append(_refuse_undeclared)
+
+
+def straight(app: web.Application, otherwise: Handler) -> Handler:
+    """A handler that finds the routes of fixed paths in one look, and leaves every other request to `otherwise`.
+
+    aiohttp itself tries one route after the other, and puts each request's middlewares together anew.
+    """
+    known = {(route.method, info.canonical): (_matching(app, route), route.handler) for route, info in _fixed(app)}
+    track = app[RUNNING].track
+
+    async def handled(request: web.Request) -> web.StreamResponse:
+        found = known.get((request.method, request.rel_url.raw_path))
+        if found is None or "Expect" in request.headers:
+            return await otherwise(request)
+        request._match_info, handler = found
+        return await track(request, handler)
+
+    return handled
+
+
+def _fixed(app: web.Application) -> Iterator[tuple[web.AbstractRoute, web.PlainResource]]:
+    for route in app.router.routes():
+        if isinstance(route.resource, web.PlainResource) and route.method != ANY_METHOD:
+            yield route, route.resource
+
+
+def _matching(app: web.Application, route: web.AbstractRoute) -> UrlMappingMatchInfo:
+    match = UrlMappingMatchInfo({}, route)
+    match.add_app(app)
+    match.freeze()
+    return match
 
 
 async def _refuse_undeclared(app: web.Application) -> None:

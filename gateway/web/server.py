@@ -15,6 +15,7 @@ from aiohttp import web
 from gateway.errors import ListenError
 from gateway.web.connection import LINGERING_AT_MOST, Connection, Door, Limits
 from gateway.web.middleware import RUNNING, errors_as_json
+from gateway.web.routes import straight
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ async def serving(
     try:
         manager = cast("web.Server", runner.server)
         # Outside the application, which answers some mistakes before any middleware of its own.
-        manager.request_handler = cast("Any", errors_as_json(manager.request_handler))
+        manager.request_handler = cast("Any", errors_as_json(straight(app, manager.request_handler)))
         server = await _listen(manager, _door(limits), host, port, shared_port=shared_port)
         bound_host, bound_port = server.sockets[0].getsockname()[:2]
         try:
