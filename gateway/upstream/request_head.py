@@ -9,6 +9,9 @@ from gateway.upstream.wire import Request
 
 # We say how long a body is, and end it by that alone.
 _NEVER_SENT = frozenset({"content-length", "transfer-encoding", "expect"})
+_LENGTH = frozenset({"Content-Length", "content-length"})
+# Heads that are kept, and how long one may be for that.
+_KEPT, _KEPT_BYTES = 256, 4096
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 
 
@@ -32,18 +35,33 @@ class RequestHead:
                 self._own["Proxy-Authorization"] = proxy.authorization
         self._before_path = before_path
         self._first_lines = [] if "host" in names else [f"Host: {origin.authority}"]
+        # By what they were made of. A client sends the same fields with each call, but for the length of its body.
+        self._made: dict[tuple[object, ...], bytes] = {}
 
     def of(self, request: Request) -> bytes:
         """Raises ValueError where a line of it would be more than one, or the upstream has two keys."""
         if self._is_ambiguous:
             raise ValueError("the base URL holds a user, and a header authorizes as well")
+        fields = tuple([field for field in request.headers if field[0] not in _LENGTH])
+        made_of = (request.method, request.path_qs, request.streamed, fields)
+        head = self._made.get(made_of)
+        if head is None:
+            head = self._make(request)
+            if len(head) <= _KEPT_BYTES:
+                if len(self._made) >= _KEPT:
+                    self._made.clear()
+                self._made[made_of] = head
+        if request.body or request.method not in _WITHOUT_BODY:
+            return b"%sContent-Length: %d\r\n\r\n" % (head, len(request.body))
+        return head + b"\r\n"
+
+    def _make(self, request: Request) -> bytes:
+        """The head without the length of the body, and the blank line."""
         target = f"{self._before_path}{request.path_qs}".partition("#")[0]
         passed = header_rules.to_upstream(request.headers, streamed=request.streamed, own=self._own)
         lines = [f"{request.method} {target} HTTP/1.1", *self._first_lines]
         lines += [f"{name}: {value}" for name, value in passed.items()]
-        if request.body or request.method not in _WITHOUT_BODY:
-            lines.append(f"Content-Length: {len(request.body)}")
-        lines += ("", "")
+        lines.append("")
         text = "\r\n".join(lines)
         breaks = len(lines) - 1
         if text.count("\r") != breaks or text.count("\n") != breaks or "\0" in text or " " in target:

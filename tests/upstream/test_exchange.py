@@ -7,6 +7,8 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import UpstreamCut, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.upstream import http1
@@ -622,3 +624,39 @@ def test_a_plain_request_to_a_proxy_names_all_of_its_target() -> None:
         "GET /v1/x HTTP/1.1",
         "Host: a.example",
     ]
+
+
+_a_request = st.builds(
+    Request,
+    st.sampled_from(["POST", "GET", "DELETE"]),
+    st.sampled_from(["/x", "/y?a=b"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["Content-Length", "content-length", "X-A", "x-a", "Connection", "Accept-Encoding"]),
+            st.sampled_from(["1", "2", "X-A", "gzip", "long" * 1500]),
+        ),
+        max_size=3,
+    ),
+    st.sampled_from([b"", b"a", b"ab"]),
+    streamed=st.booleans(),
+    on_sent=st.just(lambda: None),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_a_request, max_size=12))
+def test_a_head_is_made_anew_for_whatever_differs(requests: list[Request]) -> None:
+    def fresh() -> RequestHead:
+        return RequestHead("http://a.example/v1", {"X-Own": "1"}, origin_of("http://a.example/v1"), None)
+
+    kept = fresh()
+    assert [kept.of(request) for request in requests] == [fresh().of(request) for request in requests]
+
+
+def test_heads_are_not_kept_without_bounds() -> None:
+    made = RequestHead("http://a.example", {}, origin_of("http://a.example"), None)
+    for number in range(10_000):
+        made.of(Request("POST", f"/{number}", [], b"", streamed=False, on_sent=lambda: None))
+    made.of(Request("POST", "/long", [("X-A", "a" * 5000)], b"", streamed=False, on_sent=lambda: None))
+    assert len(made._made) <= 256
+    assert max(map(len, made._made.values())) < 5000
