@@ -332,9 +332,10 @@ class Recorder:
 
     def _hide_secrets(self, draft: Draft, carried: Collection[str]) -> None:
         span, found = draft.span, set(carried)
-        for name in ("full_request", *_TOLD_BY_CALLERS):
+        fields = vars(span)
+        for name in _TOLD_BY_CALLERS:
             # A call's tools are a part of its request.
-            if name not in draft.inside:
+            if fields[name] is not None and name not in draft.inside:
                 _mask(draft, name, (), found)
         if span.extras:
             span.extras.update(secrets.masked(span.extras))
@@ -348,11 +349,13 @@ class Recorder:
         span = draft.span
         repeated = () if span.full_response is None else hidden.within(draft.texts.of(span.full_response))
         is_clean = _mask(draft, "full_response", repeated)
+        fields = vars(span)
         for name in _OF_THE_ANSWER:
-            if not is_clean or name not in draft.inside:
+            if fields[name] is not None and (not is_clean or name not in draft.inside):
                 _mask(draft, name, hidden.texts)
         for name in _TOLD_BY_UPSTREAMS:
-            _mask(draft, name, hidden.texts)
+            if fields[name] is not None:
+                _mask(draft, name, hidden.texts)
 
     async def _count_late(self, draft: Draft, wanted: Mapping[str, Any]) -> None:
         try:
@@ -371,7 +374,7 @@ def _end_without(call: Ended) -> None:
 
 
 # Where secrets may stand. Input and output are content, which is kept as it was said.
-_TOLD_BY_CALLERS = ("tools", "metadata", "properties", "customer_params", "variables")
+_TOLD_BY_CALLERS = ("full_request", "tools", "metadata", "properties", "customer_params", "variables")
 _OF_THE_ANSWER = ("usage", "output", "tool_calls")
 _TOLD_BY_UPSTREAMS = ("model", "response_model", "error_code", "error_message")
 
