@@ -87,6 +87,7 @@ class Recorder:
         self._max_content_bytes = max_content_bytes
         self._upstream_secrets = tuple(upstream_secrets)
         self._late: set[asyncio.Task[None]] = set()
+        self._posting = 0
 
     def find_price(self, models: list[str], at: datetime, prompt_tokens: int) -> Price | None:
         """The price in force for the first of the models that has one."""
@@ -105,11 +106,14 @@ class Recorder:
         Of a `unique_id` that the organization has already, the stored span is given back and nothing is written.
         Raises InvalidSpan, MalformedBody and StoreUnavailable.
         """
+        self._posting += 1
         try:
             draft, inserted = await self._insert(raw, caller, header_params)
             is_new = await inserted
         except (GatewayError, sqlite3.Error) as error:
             raise self._refused(error, caller) from error
+        finally:
+            self._posting -= 1
         if is_new:
             self._metrics.posted.inc()
             return public(view_row(draft))
@@ -137,11 +141,18 @@ class Recorder:
     async def _insert(
         self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
     ) -> tuple[Draft, asyncio.Future[bool]]:
+        await self._in_step()
         draft, minted = self._posted(raw, caller, header_params)
         if wanted := complete.wanted(draft):
             complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
+        await self._in_step()
         self._finish(draft)
         return draft, self._store.insert(draft, minted=minted)
+
+    async def _in_step(self) -> None:
+        """Lets others of those that are posted at the same time take the step before this one, see `record_calls`."""
+        if self._posting > 1:
+            await asyncio.sleep(0)
 
     async def _end(self, end: RefusedRequest | asyncio.Future[bool], caller: Caller) -> RefusedRequest | None:
         if isinstance(end, RefusedRequest):

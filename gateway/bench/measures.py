@@ -105,22 +105,22 @@ def streams(harness: Harness) -> None:
 
 def paced(harness: Harness) -> None:
     """Streams as a model makes them: so many milliseconds between two chunks."""
-    number = 40 if harness.quick else 200
     with harness.running(*_all(harness)) as running:
+        for number in (40,) if harness.quick else (40, 200):
 
-        def job(one: Running) -> Job:
-            # They begin over the time that one takes: in step, each would wait for all the others.
-            return chat(
-                one,
-                f"bench-stream-{_CHUNKS}-{_GAP_MS}",
-                connections=number,
-                requests=4 * number,
-                chunks=_CHUNKS,
-                spread=_CHUNKS * _GAP_MS / 1000,
-            )
+            def job(one: Running, number: int = number) -> Job:
+                # They begin over the time that one takes: in step, each would wait for all the others.
+                return chat(
+                    one,
+                    f"bench-stream-{_CHUNKS}-{_GAP_MS}",
+                    connections=number,
+                    requests=4 * number,
+                    chunks=_CHUNKS,
+                    spread=_CHUNKS * _GAP_MS / 1000,
+                )
 
-        case = f"{number} streams, a chunk each {_GAP_MS} ms"
-        harness.compare("paced", case, [harness.direct, *running], job, _delays, added=_DELAYS)
+            case = f"{number} streams, a chunk each {_GAP_MS} ms"
+            harness.compare("paced", case, [harness.direct, *running], job, _delays, added=_DELAYS)
 
 
 def posted(harness: Harness) -> None:
