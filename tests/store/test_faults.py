@@ -331,6 +331,7 @@ async def test_the_log_does_not_grow_while_writes_never_pause(
     open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.store.writer._CHECKPOINT_EVERY_BYTES", 200_000)
+    monkeypatch.setattr("gateway.store.writer._START_LOG_OVER_BYTES", 400_000)
     store = open_store(queue_bytes=2**30)
 
     async def keep_writing(name: str) -> None:
