@@ -210,10 +210,17 @@ class Recorder:
         made: list[tuple[Ended, Draft]] = []
         for call in calls:
             try:
-                made.append((call, self._measured(call)))
+                made.append((call, _taken(call)))
             except Exception as error:
                 self._fail(call, error)
-        for step in (self._price_call, self._hide_of_call, self._bound_call, self._queue_call):
+        for step in (
+            self._cut_depth,
+            self._complete_call,
+            self._price_call,
+            self._hide_of_call,
+            self._bound_call,
+            self._queue_call,
+        ):
             went_well: list[tuple[Ended, Draft]] = []
             for call, draft in made:
                 try:
@@ -222,6 +229,16 @@ class Recorder:
                 except Exception as error:
                     self._fail(call, error)
             made = went_well
+
+    def _cut_depth(self, call: Ended, draft: Draft) -> None:
+        span = draft.span
+        draft.inside = content.parts(span)
+        for name in content.too_deep(span, draft.texts, draft.inside):
+            content.put(span, name, None)
+            complete.warn(span, f"{name} dropped: nested deeper than {content.DEPTH_AT_MOST} levels")
+
+    def _complete_call(self, call: Ended, draft: Draft) -> None:
+        complete.complete(draft, self._clock.now())
 
     def _price_call(self, call: Ended, draft: Draft) -> None:
         draft.reserved = call.reserved
@@ -302,23 +319,6 @@ class Recorder:
         complete.complete(draft, self._clock.now())
         return draft, minted
 
-    def _measured(self, call: Ended) -> Draft:
-        measured = call.measured
-        taken, ignored = params.descriptive(call.params_given)
-        fields = {**measured.fields, **_of(call.caller), "unique_id": call.unique_id, "log_method": "inference"}
-        span, wrong = of_call(fields, {**taken, **measured.told})
-        for name, texts in wrong.items():
-            ignored.append(f"{name} dropped: {' '.join(texts)}")
-        draft = Draft(span, measured=True, generating_s=measured.generating_s)
-        draft.inside = content.parts(span)
-        for name in content.too_deep(span, draft.texts, draft.inside):
-            content.put(span, name, None)
-            ignored.append(f"{name} dropped: nested deeper than {content.DEPTH_AT_MOST} levels")
-        for text in ignored:
-            complete.warn(span, text)
-        complete.complete(draft, self._clock.now())
-        return draft
-
     def _finish(self, draft: Draft) -> None:
         """The last steps of a posted span before the store."""
         complete.price(draft, self._prices.find)
@@ -376,6 +376,19 @@ class Recorder:
             await self._store.update_counts(draft)
         except (StoreUnavailable, sqlite3.Error) as error:
             log.warning("The span %s stays without token counts: %s", draft.span.unique_id, error)
+
+
+def _taken(call: Ended) -> Draft:
+    """What was measured and told of a call as a span; what has no effect is named in its warnings."""
+    measured = call.measured
+    taken, ignored = params.descriptive(call.params_given)
+    fields = {**measured.fields, **_of(call.caller), "unique_id": call.unique_id, "log_method": "inference"}
+    span, wrong = of_call(fields, {**taken, **measured.told})
+    for name, texts in wrong.items():
+        ignored.append(f"{name} dropped: {' '.join(texts)}")
+    for text in ignored:
+        complete.warn(span, text)
+    return Draft(span, measured=True, generating_s=measured.generating_s)
 
 
 def _end_without(call: Ended) -> None:

@@ -287,7 +287,7 @@ async def test_times_that_were_not_sent_follow_the_clock(door: Door) -> None:
     assert span["start_time"] == "2026-01-02T03:05:03.500000Z"
 
 
-@pytest.mark.parametrize("step", ["_measured", "_price_call", "_hide", "_bound", "_queue_call"])
+@pytest.mark.parametrize("step", ["_cut_depth", "_complete_call", "_price_call", "_hide", "_bound", "_queue_call"])
 async def test_a_call_that_fails_at_any_step_takes_no_other_with_it(
     door: Door, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

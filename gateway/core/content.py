@@ -27,11 +27,13 @@ _NESTING = (
     *CONTENT,
 )
 _CONTAINERS = (dict, list)
+_LEGACY = ("messages", "prompt_messages", "completion_message", "completion_messages")
 _OTHER_TEXTS = ("metadata", "properties", "customer_params", "usage", "error_message", "note")
 
 
 def fold_legacy(span: Span) -> None:
     """Fills input and output from the legacy fields, and reads JSON strings of chats."""
+    fields = vars(span)
     if span.input is None:
         span.input = span.prompt_messages if span.prompt_messages is not None else span.messages
     if span.output is None:
@@ -43,7 +45,9 @@ def fold_legacy(span: Span) -> None:
         calls = (completion_message(span.output) or {}).get("tool_calls")
         if isinstance(calls, list) and calls and all(isinstance(call, dict) for call in calls):
             span.tool_calls = calls
-    span.messages = span.prompt_messages = span.completion_message = span.completion_messages = None
+    for name in _LEGACY:
+        if fields[name] is not None:
+            setattr(span, name, None)
 
 
 def _read_chat(value: Any) -> Any:

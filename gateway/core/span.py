@@ -235,6 +235,12 @@ def of_call(measured: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Span,
     checked: dict[str, Any] = {}
     try:
         for name, value in told.items():
+            if (type(value) is float and name in _NUMBERS and math.isfinite(value)) or (
+                type(value) is int and name in _WHOLES and -(2**63) <= value < 2**63
+            ):
+                # Most are; and to ask pydantic takes longer than all else here.
+                checked[name] = value
+                continue
             new = _check_of(name)(value)
             # What is the same stays the same object: it may be a part of another field.
             checked[name] = value if type(new) is type(value) and new == value else new
@@ -263,6 +269,8 @@ def _types() -> dict[str, Any]:
     return get_type_hints(Span, include_extras=True)
 
 
+_NUMBERS = frozenset({"temperature", "top_p", "frequency_penalty", "presence_penalty"})
+_WHOLES = frozenset({"max_tokens"})
 _blank = vars(Span(model=""))
 
 
