@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.span import Span, validate, validate_leniently
+from gateway.core.span import Span, of_call, validate, validate_leniently
 from gateway.errors import InvalidSpan
 
 NUMBERS = (
@@ -185,3 +185,26 @@ def test_any_json_either_fits_or_is_turned_down_by_name(fields: dict[str, Any]) 
     except InvalidSpan as error:
         assert error.errors.keys() <= Span.model_fields.keys()
         assert all(texts for texts in error.errors.values())
+
+
+_numbers = st.sampled_from(
+    ["temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "stop", "usage"]
+)
+_odd = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**65), 2**65)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.lists(st.text(max_size=2), max_size=2)
+    | st.dictionaries(st.sampled_from(["prompt_tokens", "a"]), st.integers() | st.text(max_size=2), max_size=2)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(_numbers, _odd, max_size=4))
+def test_what_is_told_of_a_call_is_checked_as_if_it_were_posted(told: dict[str, Any]) -> None:
+    measured = {"model": "m", "log_type": "chat", "latency": 1.5}
+    span, wrong = of_call(measured, told)
+    checked, also_wrong = validate_leniently({**told, **measured})
+    assert (repr(vars(span)), span.extras, wrong) == (repr(vars(checked)), checked.extras, also_wrong)
