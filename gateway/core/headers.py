@@ -37,6 +37,8 @@ _NOT_TO_CLIENT = _HOP_BY_HOP | {"set-cookie", "alt-svc", "strict-transport-secur
 # What RFC 9110, section 5.5 allows in no value; the tab it allows.
 _control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DECODABLE = ("gzip", "deflate")
+# Of those that do not go on.
+_DECIDING = frozenset({"connection", "accept-encoding"})
 # What is decided by a name is kept, for names as they occur; whoever makes them up fills no memory with them.
 _NAMES_KEPT = 2048
 _NAME_LENGTH_KEPT = 64
@@ -49,6 +51,13 @@ class _Name:
     lower: str
     to_upstream: bool
     to_client: bool
+    # Whether what goes to an upstream depends on it.
+    decides: bool
+
+
+def deciding(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those of a request's headers that `to_upstream` depends on."""
+    return tuple([field for field in headers if (_names.get(field[0]) or _known(field[0])).decides])
 
 
 def to_upstream(headers: Iterable[tuple[str, str]], *, streamed: bool, own: Mapping[str, str]) -> CIMultiDict[str]:
@@ -108,7 +117,7 @@ _names: dict[str, _Name] = {}
 def _known(name: str) -> _Name:
     lower = name.lower()
     to_upstream = lower not in _NOT_TO_UPSTREAM and not lower.startswith(_GATEWAY_PREFIXES)
-    known = _Name(lower, to_upstream, lower not in _NOT_TO_CLIENT)
+    known = _Name(lower, to_upstream, lower not in _NOT_TO_CLIENT, to_upstream or lower in _DECIDING)
     if len(_names) < _NAMES_KEPT and len(name) <= _NAME_LENGTH_KEPT:
         _names[name] = known
     return known

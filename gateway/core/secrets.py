@@ -264,7 +264,7 @@ class Hidden:
 
     texts: tuple[str, ...]
     as_json: tuple[str, ...]
-    # Of those that others hold: what holds none of these holds none at all.
+    # What holds none of these holds none at all: those are left out that hold another.
     shortest: tuple[str, ...]
 
     def within(self, written: str) -> list[str]:
@@ -275,13 +275,19 @@ class Hidden:
         return []
 
 
+_COMPARED = 32
+
+
 # Most calls carry the key that the one before carried.
 @lru_cache(maxsize=64)
 def hidden(texts: tuple[str, ...], carried: frozenset[str]) -> Hidden:
     """These texts, and whatever a request carried in every form in which it may be repeated."""
     found = sorted({*texts, *repeated_as(carried)}, key=len, reverse=True)
     as_json = tuple(dump(text)[1:-1] for text in found)
-    shortest = tuple(text for text in as_json if not any(other in text for other in as_json if other != text))
+    shortest = as_json
+    if len(found) <= _COMPARED:
+        # Each with each: a request may carry thousands.
+        shortest = tuple(text for text in as_json if not any(other in text for other in as_json if other != text))
     return Hidden(tuple(found), as_json, shortest)
 
 

@@ -307,8 +307,8 @@ class Writer:
             self._checkpoint.set()
         if self._logged >= _START_LOG_OVER_BYTES and self._checkpointed.is_set() and self._db is not None:
             # Only now, between two commits, can the log be done to its end, so that the next commit starts it over.
-            self._logged = 0
-            _checkpoint(self._db)
+            # A reader may be in the way: then the next try is as soon as that of any checkpoint.
+            self._logged = 0 if _checkpoint(self._db) else self._logged
         self._checkpointed.clear()
 
     def _run_checkpoints(self) -> None:
@@ -361,11 +361,14 @@ class Writer:
         self.tell_waiting()
 
 
-def _checkpoint(db: sqlite3.Connection) -> None:
+def _checkpoint(db: sqlite3.Connection) -> bool:
+    """Whether all of the log is in the database now."""
     try:
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        busy, logged, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
         log.warning("The write-ahead log could not be checkpointed: %s", error)
+        return False
+    return not busy and bool(logged == done)
 
 
 def _moved() -> StoreUnavailable:

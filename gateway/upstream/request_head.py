@@ -9,9 +9,8 @@ from gateway.upstream.wire import Request
 
 # We say how long a body is, and end it by that alone.
 _NEVER_SENT = frozenset({"content-length", "transfer-encoding", "expect"})
-_LENGTH = frozenset({"Content-Length", "content-length"})
-# Heads that are kept, and how long one may be for that.
-_KEPT, _KEPT_BYTES = 256, 4096
+# Heads that are kept, and how long one may be for that with the fields it was made of.
+_KEPT, _KEPT_BYTES = 256, 8192
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 
 
@@ -35,19 +34,19 @@ class RequestHead:
                 self._own["Proxy-Authorization"] = proxy.authorization
         self._before_path = before_path
         self._first_lines = [] if "host" in names else [f"Host: {origin.authority}"]
-        # By what they were made of. A client sends the same fields with each call, but for the length of its body.
+        # By what they were made of. A client sends the same fields with each call, but for those that do not go on.
         self._made: dict[tuple[object, ...], bytes] = {}
 
     def of(self, request: Request) -> bytes:
         """Raises ValueError where a line of it would be more than one, or the upstream has two keys."""
         if self._is_ambiguous:
             raise ValueError("the base URL holds a user, and a header authorizes as well")
-        fields = tuple([field for field in request.headers if field[0] not in _LENGTH])
+        fields = header_rules.deciding(request.headers)
         made_of = (request.method, request.path_qs, request.streamed, fields)
         head = self._made.get(made_of)
         if head is None:
             head = self._make(request)
-            if len(head) <= _KEPT_BYTES:
+            if len(head) + sum([len(text) for _, text in fields]) <= _KEPT_BYTES:
                 if len(self._made) >= _KEPT:
                     self._made.clear()
                 self._made[made_of] = head

@@ -206,3 +206,13 @@ def test_what_an_answer_repeats_of_the_request_is_found_in_its_json() -> None:
     assert mine.within(dump(["said sk-my-own-key"])) == ["sk-my-own-key"]
     assert mine.within(dump(["said Bearer sk-my-own-key"])) == ["Bearer sk-my-own-key", "sk-my-own-key"]
     assert mine.within(dump(['said sk-"upstream"-key'])) == ['sk-"upstream"-key']
+
+
+def test_however_many_texts_a_request_carries_each_is_compared_with_few() -> None:
+    many = frozenset(f"cookie-{number:08}" for number in range(5000))
+    found = hidden((), many | {"cookie-00000007-and-more"})
+    # One that holds another is among them: that was not looked for.
+    assert len(found.shortest) == len(found.texts) == 5001
+    assert found.within(dump(["said cookie-00000007"])) == ["cookie-00000007"]
+    few = hidden((), frozenset({"Bearer sk-my-own-key"}))
+    assert len(few.shortest) < len(few.texts)

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gateway.store import queries, sqlite
 from gateway.store.batch import Apply, Batch
 from gateway.store.boots import Boot
 from gateway.store.rows import content_row, span_row
-from gateway.store.writer import Writer
+from gateway.store.writer import Writer, _checkpoint
 from tests.fakes.client import soon
 from tests.store.spans import draft
 
@@ -179,3 +180,34 @@ async def test_of_rows_that_go_in_together_the_one_at_fault_fails_alone(writer: 
     db = sqlite3.connect(path)
     assert db.execute("SELECT count(*) FROM content JOIN span ON span.id = span_id").fetchone() == (8,)
     db.close()
+
+
+async def test_a_checkpoint_that_a_reader_keeps_from_its_end_says_so(writer: Writer, path: Path) -> None:
+    await writer.put(inserting("a"), 1).done
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader, closing(sqlite3.connect(path)) as db:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM span").fetchone()
+        await writer.put(inserting("b"), 1).done
+        assert not _checkpoint(db)
+        reader.execute("COMMIT")
+        assert _checkpoint(db)
+
+
+async def test_the_log_starts_over_once_it_can(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.store.writer._START_LOG_OVER_BYTES", 1000)
+    tries: list[int] = []
+
+    def try_it(db: sqlite3.Connection) -> bool:
+        tries.append(writer._logged)
+        return len(tries) > 1
+
+    await writer.put(inserting("a"), 1).done
+    # Its threads have nothing more to do with it.
+    await writer.close()
+    monkeypatch.setattr("gateway.store.writer._checkpoint", try_it)
+    writer._logged = 0
+    for _ in range(6):
+        # As the other thread says behind each of its own.
+        writer._checkpointed.set()
+        writer._checkpoint_after(600)
+    assert tries == [1200, 1800, 1200]

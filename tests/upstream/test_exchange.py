@@ -657,6 +657,16 @@ def test_heads_are_not_kept_without_bounds() -> None:
     made = RequestHead("http://a.example", {}, origin_of("http://a.example"), None)
     for number in range(10_000):
         made.of(Request("POST", f"/{number}", [], b"", streamed=False, on_sent=lambda: None))
-    made.of(Request("POST", "/long", [("X-A", "a" * 5000)], b"", streamed=False, on_sent=lambda: None))
+    for name in ("X-A", "Connection", "Accept-Encoding"):
+        made.of(Request("POST", "/long", [(name, "a" * 9000)], b"", streamed=False, on_sent=lambda: None))
     assert len(made._made) <= 256
-    assert max(map(len, made._made.values())) < 5000
+    assert len(repr(made._made)) < 256 * 8192
+
+
+def test_what_does_not_go_on_is_not_kept_with_a_head() -> None:
+    made = RequestHead("http://a.example", {}, origin_of("http://a.example"), None)
+    for number in range(10):
+        secret = [("Authorization", f"Bearer {number}"), ("Cookie", f"a={number}"), ("X-Respan-Params", f"{number}")]
+        made.of(Request("POST", "/x", [*secret, ("X-A", "1")], b"", streamed=False, on_sent=lambda: None))
+    assert len(made._made) == 1
+    assert "Bearer" not in repr(made._made)
