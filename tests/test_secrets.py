@@ -698,8 +698,9 @@ async def test_an_unexpected_error_is_told_without_its_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def play(received: Received, wire: Wire) -> None:
-        while place.endswith(("open_call", "Store.open")) and "RuntimeError" not in caplog.text:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while place.endswith(("open_call", "Store.open")) and "RuntimeError" not in caplog.text:
+                await asyncio.sleep(0)
         await wire.events(chunk({"content": "Hello"}), *([USAGE_CHUNK] if usage else []))
 
     usage = {} if "add_estimates" in place or "Tokenizer" in place else {"usage": USAGE_CHUNK["usage"]}
