@@ -114,7 +114,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
-    names = ("calls", "latency", "streams", "paced", "posts", "start", "memory", "workers", "sizes", "stored")
+    names = (
+        *("calls", "latency", "streams", "paced", "posts", "commits"),
+        *("start", "memory", "workers", "sizes", "stored"),
+    )
     bench.add_argument(
         "--only", nargs="+", choices=names, metavar="MEASURE", default=[], help=f"some of: {', '.join(names)}"
     )

@@ -1,11 +1,15 @@
 """What is measured. Each measure is one function that fills in rows."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from gateway.bench import contenders
-from gateway.bench.contenders import BenchError, Contender, Running, ask
+from gateway.bench.commits import Committed
+from gateway.bench.contenders import BenchError, Contender, Running, ask, pinned
 from gateway.bench.fill import fill
 from gateway.bench.harness import Harness, Sample, chat, chat_body, posts
 from gateway.bench.load import Job
@@ -124,17 +128,45 @@ def paced(harness: Harness) -> None:
 
 
 def posted(harness: Harness) -> None:
-    """Spans that are posted."""
-    with harness.running(contenders.gateway(harness.folder, harness.upstream, name="gateway")) as running:
-        for case, connections, bulk in (
-            ("one by one, 64 connections", 64, 0),
-            ("500 at once, 4 connections", 4, _BULK),
-        ):
+    """Spans that are posted; one by one to bare aiohttp as well, which answers and keeps nothing."""
+    ours = contenders.gateway(harness.folder, harness.upstream)
+    with harness.running(contenders.bare(harness.upstream), ours) as (bare, gateway):
 
-            def job(one: Running, connections: int = connections, bulk: int = bulk) -> Job:
-                return posts(one, connections=connections, seconds=harness.seconds, bulk=bulk)
+        def alone(one: Running) -> Job:
+            return posts(one, connections=64, seconds=harness.seconds)
 
-            harness.compare("posts", case, running, job, partial(_span_speed, each=bulk or 1))
+        harness.compare("posts", "one by one, 64 connections", [bare, gateway], alone, _span_speed)
+
+        def bulk(one: Running) -> Job:
+            return posts(one, connections=4, seconds=harness.seconds, bulk=_BULK)
+
+        figures = partial(_span_speed, each=_BULK)
+        harness.compare("posts", f"{_BULK} at once, 4 connections", [gateway], bulk, figures)
+
+
+def commits(harness: Harness) -> None:
+    """SQLite by itself: what no span can cost less than."""
+    for each in (1, 64, _BULK):
+        case = "a span each" if each == 1 else f"{each} spans each"
+        row = Row("commits", case, "SQLite by itself")
+        harness.results.rows.append(row)
+        for number in range(harness.rounds):
+            harness.tell(f"commits, {case}", number, harness.rounds)
+            database = harness.folder / f"commits-{each}-{number}.db"
+            row.add(_commits(harness, [str(database), str(each), str(harness.seconds)]))
+
+
+def _commits(harness: Harness, arguments: Sequence[str]) -> Figures:
+    command = [sys.executable, "-m", "gateway.bench.commits", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pinned(harness.cores.contender))
+    if done.returncode:
+        raise BenchError(f"SQLite by itself was not measured: {done.stderr[-500:].strip()}")
+    found = Committed(**json.loads(done.stdout))
+    return {
+        SPANS: found.spans / found.seconds,
+        CPU: 1e6 * found.cpu_s / found.spans,
+        "a transaction, p50 ms": 1e3 * found.transaction_s,
+    }
 
 
 def start(harness: Harness) -> None:
@@ -247,6 +279,7 @@ MEASURES: dict[str, Callable[[Harness], None]] = {
     "streams": streams,
     "paced": paced,
     "posts": posted,
+    "commits": commits,
     "start": start,
     "memory": memory,
     "workers": workers,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from gateway.bench import contenders, report
+from gateway.bench import commits, contenders, report
 from gateway.bench.contenders import BenchError, Contender, Running
 from gateway.bench.fill import fill
 from gateway.bench.harness import Harness, Load, Sample, chat, posts, upstream_and_load
@@ -30,7 +30,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "gateway", "bench", "--quick", "--seconds", "0.1", "--only", "calls",
+        [sys.executable, "-m", "gateway", "bench", "--quick", "--seconds", "0.1", "--only", "calls", "posts", "commits",
          "--json", "found.json", "--plot", "found.svg", "--readme", "README.md"],
         cwd=tmp_path, env=environment(BENCH_PEERS="", PATH=""), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -38,13 +38,22 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert "bare aiohttp" in ended.stdout and "calls: 64 connections" in ended.stdout
     assert max(map(len, ended.stdout.split("\n")[1:])) <= 80
     found = json.loads((tmp_path / "found.json").read_text())
-    assert {row["contender"] for row in found["rows"]} == {"direct", "bare aiohttp", "gateway", "gateway, log off"}
+    of = {name: {row["contender"] for row in found["rows"] if row["measure"] == name} for name in MEASURES}
+    assert of["calls"] == {"direct", "bare aiohttp", "gateway", "gateway, log off"}
+    assert of["posts"] == {"bare aiohttp", "gateway"} and of["commits"] == {"SQLite by itself"}
     assert all(row["void"] == [] and row["medians"] for row in found["rows"])
     assert found["left_out"] == [f"{name}: not installed" for name in ("respan-gateway", "litellm", PORTKEY)]
     assert ElementTree.parse(tmp_path / "found.svg").getroot().tag.endswith("svg")
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert text.index("**calls: 64 connections**") < text.index("<details>") < text.index("**calls: 1 connection**")
+
+
+def test_commits_are_of_whole_spans(tmp_path: Path) -> None:
+    found = commits.measure(tmp_path / "spans.db", 3, 0.0)
+    assert found.spans == 3 and 0 < found.transaction_s == found.seconds
+    audit = audits(tmp_path / "spans.db", None, None)["default"]
+    assert (audit.accepted, audit.settled, audit.missing) == (3, {"success": 3}, 0)
 
 
 def test_every_measure_can_be_chosen() -> None:
