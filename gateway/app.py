@@ -33,6 +33,7 @@ from gateway.upstream.wire import Upstream
 from gateway.web.bodies import BODY_TIMEOUT_S
 from gateway.web.connection import Limits
 from gateway.web.keys import Keys
+from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
@@ -217,7 +218,12 @@ async def opened(
         app[RUNNING] = running
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
         app.on_response_prepare.append(leave_out_server)
-        routes = table(SpanHandlers(recorder, store), RelayHandlers(proxy, pool, clock), StatusHandlers(store, metrics))
+        routes = table(
+            SpanHandlers(recorder, store),
+            ListHandlers(store),
+            RelayHandlers(proxy, pool, clock),
+            StatusHandlers(store, metrics),
+        )
         keys = Keys(_callers(settings))
         register(app, routes, keys)
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)

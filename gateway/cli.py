@@ -219,6 +219,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _audit_text(organization_id: str, found: Audit) -> str:
     calls = {f"settled: {outcome}": number for outcome, number in found.settled.items()}
     calls |= {"open": found.open, "interrupted": found.interrupted, "dropped": found.dropped}
+    calls |= {"deleted": found.deleted_calls}
     lines = [
         f"organization {organization_id}",
         f"{'calls accepted':<24}{found.accepted:>12,}",
@@ -226,6 +227,7 @@ def _audit_text(organization_id: str, found: Audit) -> str:
         f"{'spans posted':<24}{found.posted:>12,}",
         f"  {'repeated ids':<22}{found.repeated:>12,}",
         f"  {'refused':<22}{found.refused:>12,}",
+        f"  {'deleted':<22}{found.deleted_posts:>12,}",
         "Everything is accounted for." if found.missing == 0 else f"MISSING: {found.missing:,}.",
     ]
     return "\n".join(lines)

@@ -7,8 +7,10 @@ GatewayError
 │   ├── Unauthorized       401
 │   ├── NotFound           404
 │   ├── NotByThisMethod    405
+│   ├── StillRunning       409: a span that cannot be changed yet
 │   ├── RequestTimedOut    408, and the connection ends
 │   ├── BodyTooLarge       413
+│   ├── TooMuchToRead      413: a question over too many spans
 │   ├── InvalidSpan        422, every bad field named
 │   ├── LimitReached       429, with Retry-After
 │   └── StoreUnavailable   503, with Retry-After
@@ -77,6 +79,13 @@ class NotByThisMethod(RefusedRequest):
     code = "method_not_allowed"
 
 
+class StillRunning(RefusedRequest):
+    """The span of a call that has not ended; what it will say is not known yet."""
+
+    status = 409
+    code = "still_running"
+
+
 class RequestTimedOut(RefusedRequest):
     """The body took longer than `[server] body_timeout_s`."""
 
@@ -89,6 +98,13 @@ class BodyTooLarge(RefusedRequest):
 
     status = 413
     code = "body_too_large"
+
+
+class TooMuchToRead(RefusedRequest):
+    """A list or a sum that takes too long to make."""
+
+    status = 413
+    code = "too_much_to_read"
 
 
 class InvalidSpan(RefusedRequest):

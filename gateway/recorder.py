@@ -16,7 +16,15 @@ from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
 from gateway.core.span import of_call, validate
-from gateway.errors import GatewayError, MalformedBody, RefusedRequest, StoreFull, StoreUnavailable
+from gateway.errors import (
+    GatewayError,
+    InvalidSpan,
+    MalformedBody,
+    NotFound,
+    RefusedRequest,
+    StoreFull,
+    StoreUnavailable,
+)
 from gateway.metrics import Metrics
 from gateway.store.rows import view_row
 from gateway.store.store import Opened as Opened
@@ -124,19 +132,46 @@ class Recorder:
 
     async def create_spans(
         self, raws: Sequence[Any], caller: Caller, header_params: Mapping[str, Any] | None = None
-    ) -> list[RefusedRequest | None]:
-        """Stores posted spans, each on its own, and returns after their commits: for each, why it was not stored."""
-        ends: list[RefusedRequest | asyncio.Future[bool]] = []
+    ) -> list[RefusedRequest | str]:
+        """Stores posted spans, each on its own, and returns after their commits: for each its id, or why it was not
+        stored."""
+        ends: list[RefusedRequest | tuple[str, asyncio.Future[bool]]] = []
         for number, raw in enumerate(raws, 1):
             try:
                 if not isinstance(raw, dict):
                     raise MalformedBody("A span must be a JSON object.")
-                ends.append((await self._insert(raw, caller, header_params))[1])
+                draft, inserted = await self._insert(raw, caller, header_params)
+                ends.append((str(draft.span.unique_id), inserted))
             except GatewayError as error:
                 ends.append(self._refused(error, caller))
             if number % _TURN_EVERY == 0:
                 await asyncio.sleep(0)
         return [await self._end(end, caller) for end in ends]
+
+    async def edit_span(self, unique_id: str, raw: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Changes what was said of a stored span (EDITABLE), and gives it back; returns after the commit.
+
+        `metadata` is merged, where null takes a key out. Raises InvalidSpan, NotFound, StillRunning and
+        StoreUnavailable.
+        """
+        columns, metadata = _edits(raw)
+        if not await self._changed(self._store.edit(caller.organization_id, unique_id, columns, metadata)):
+            raise NotFound("Span not found.")
+        stored = await self._store.find(caller.organization_id, unique_id, public)
+        if stored is None:
+            raise NotFound("Span not found.")
+        return stored
+
+    async def delete_span(self, unique_id: str, caller: Caller) -> None:
+        """Deletes a stored span; returns after the commit. Raises NotFound, StillRunning and StoreUnavailable."""
+        if not await self._changed(self._store.delete(caller.organization_id, unique_id)):
+            raise NotFound("Span not found.")
+
+    async def _changed(self, change: asyncio.Future[bool]) -> bool:
+        try:
+            return await change
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"The span could not be changed: {error}.", code="store_failed") from error
 
     async def _insert(
         self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
@@ -154,15 +189,18 @@ class Recorder:
         if self._posting > 1:
             await asyncio.sleep(0)
 
-    async def _end(self, end: RefusedRequest | asyncio.Future[bool], caller: Caller) -> RefusedRequest | None:
+    async def _end(
+        self, end: RefusedRequest | tuple[str, asyncio.Future[bool]], caller: Caller
+    ) -> RefusedRequest | str:
         if isinstance(end, RefusedRequest):
             return end
+        unique_id, inserted = end
         try:
-            if await end:
+            if await inserted:
                 self._metrics.posted.inc()
         except (GatewayError, sqlite3.Error) as error:
             return self._refused(error, caller)
-        return None
+        return unique_id
 
     def _refused(self, error: GatewayError | sqlite3.Error, caller: Caller) -> RefusedRequest:
         """The error as its poster is told, and it is counted."""
@@ -389,6 +427,20 @@ def _taken(call: Ended) -> Draft:
     for text in ignored:
         complete.warn(span, text)
     return Draft(span, measured=True, generating_s=measured.generating_s)
+
+
+# What can be changed of a stored span.
+EDITABLE = ("metadata", "note", "positive_feedback", "custom_identifier")
+
+
+def _edits(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The new values but for metadata, and what is to be merged into that. Raises InvalidSpan."""
+    if unknown := sorted(set(raw) - set(EDITABLE)):
+        told = f"Cannot be changed; {', '.join(EDITABLE)} can."
+        raise InvalidSpan({name: [told] for name in unknown})
+    span = validate({"model": "", **raw})
+    columns = {name: getattr(span, name) for name in EDITABLE if name in raw and name != "metadata"}
+    return columns, None if span.metadata is None else secrets.masked(span.metadata)
 
 
 def _end_without(call: Ended) -> None:

@@ -82,7 +82,18 @@ async def audit(gateway: Gateway, **params: str) -> dict[str, Any]:
 
 
 def counted(**numbers: Any) -> dict[str, Any]:
-    names = ("accepted", "open", "interrupted", "dropped", "posted", "repeated", "refused", "missing")
+    names = (
+        "accepted",
+        "open",
+        "interrupted",
+        "dropped",
+        "posted",
+        "repeated",
+        "refused",
+        "missing",
+        "deleted_calls",
+        "deleted_posts",
+    )
     times = {"start_time": None, "end_time": None}
     stored = numbers.get("posted", 0)
     return {**times, **dict.fromkeys(names, 0), "settled": {}, "stored": stored, "balanced": True, **numbers}
@@ -172,9 +183,11 @@ async def test_the_audit_command_shows_what_is_missing(gateway: Gateway) -> None
         "  open                             0\n"
         "  interrupted                      0\n"
         "  dropped                          0\n"
+        "  deleted                          0\n"
         "spans posted                       0\n"
         "  repeated ids                     0\n"
         "  refused                          0\n"
+        "  deleted                          0\n"
         "Everything is accounted for.\n",
     )
     db = sqlite3.connect(gateway.path)

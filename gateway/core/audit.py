@@ -15,6 +15,8 @@ DROPPED = "dropped"
 POSTED = "posted"
 REPEATED = "repeated"
 REFUSED = "refused"
+DELETED_CALLS = "deleted_calls"
+DELETED_POSTS = "deleted_posts"
 
 
 class CallCount(NamedTuple):
@@ -33,7 +35,8 @@ class Audit:
 
     Calls: `accepted` got a row or were dropped; `settled` by how they ended, `open` under way, `interrupted` by the
     death of their process, `dropped` for want of room in the queue. Posted spans: `posted` stored, `repeated` the id
-    of a stored one, `refused` turned down; `stored` of those posted are there.
+    of a stored one, `refused` turned down; `stored` of those posted are there. `deleted_calls` and `deleted_posts`
+    were deleted on request.
     """
 
     accepted: int
@@ -45,15 +48,18 @@ class Audit:
     repeated: int
     refused: int
     stored: int
+    deleted_calls: int = 0
+    deleted_posts: int = 0
 
     @property
     def missing(self) -> int:
         """Calls and posted spans that nothing accounts for; below 0, rows that nobody accepted."""
         calls = self.accepted - sum(self.settled.values()) - self.open - self.interrupted - self.dropped
-        return calls + self.posted - self.stored
+        return calls - self.deleted_calls + self.posted - self.stored - self.deleted_posts
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, and whether they balance: accepted = settled + open + interrupted + dropped, posted = stored."""
+        """The fields, and whether they balance: accepted = settled + open + interrupted + dropped + deleted_calls,
+        posted = stored + deleted_posts."""
         return {**asdict(self), "missing": self.missing, "balanced": self.missing == 0}
 
 
@@ -76,6 +82,8 @@ def audit(ledger: Mapping[str, int], calls: Iterable[CallCount], stored: int) ->
         repeated=ledger.get(REPEATED, 0),
         refused=ledger.get(REFUSED, 0),
         stored=stored,
+        deleted_calls=ledger.get(DELETED_CALLS, 0),
+        deleted_posts=ledger.get(DELETED_POSTS, 0),
     )
 
 

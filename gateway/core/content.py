@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from gateway.core.jsontext import FAST_DEPTH, Texts, dump, parse_or_none
-from gateway.core.span import CONTENT, FIELDS, Span
+from gateway.core.span import CONTENT, FIELDS, LEGACY, Span
 from gateway.errors import MalformedBody
 
 # Types whose reads carry prompt_messages and completion_message as well.
@@ -23,11 +23,10 @@ _SMALL = 1 / 100
 # Fields that may hold objects or lists.
 _NESTING = (
     *("warnings", "usage", "customer_params", "metadata", "properties"),
-    *("messages", "prompt_messages", "completion_message", "completion_messages"),
+    *LEGACY,
     *CONTENT,
 )
 _CONTAINERS = (dict, list)
-_LEGACY = ("messages", "prompt_messages", "completion_message", "completion_messages")
 _OTHER_TEXTS = ("metadata", "properties", "customer_params", "usage", "error_message", "note")
 
 
@@ -45,7 +44,7 @@ def fold_legacy(span: Span) -> None:
         calls = (completion_message(span.output) or {}).get("tool_calls")
         if isinstance(calls, list) and calls and all(isinstance(call, dict) for call in calls):
             span.tool_calls = calls
-    for name in _LEGACY:
+    for name in LEGACY:
         if fields[name] is not None:
             setattr(span, name, None)
 

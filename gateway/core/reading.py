@@ -1,13 +1,13 @@
 """What a reader of the API gets of a stored span: the shape of Respan's `retrieve span`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from gateway.core import content
 from gateway.core.jsontext import dump, parse_or_none
-from gateway.core.span import CONTENT
+from gateway.core.span import CONTENT, FIELDS, LEGACY
 
 # Columns of the view `spans` by how they are stored.
 JSON_COLUMNS = (
@@ -32,6 +32,9 @@ _CONTENT_COLUMNS = (*CONTENT, "extras")
 # Characters of content that one page of a list holds.
 PAGE_CONTENT_AT_MOST = 16 * 1024 * 1024
 BOOL_COLUMNS = ("stream", "positive_feedback", "is_custom_prompt", "disable_log")
+
+# What a row has where nothing was stored, or asked for.
+_EMPTY: Mapping[str, None] = dict.fromkeys((*FIELDS.difference(LEGACY), "extras"))
 
 # Columns that are no fields of a span.
 _OF_THE_STORE = frozenset({"row_id", "seq", "is_open", "cost_picos"})
@@ -74,8 +77,9 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page_of(rows: Iterable[Mapping[str, Any]], size: int) -> tuple[list[str], bool]:
-    """The JSON of the first `size` rows as a list shows them, and whether there are more.
+def page_of(rows: Iterable[Mapping[str, Any]], wanted: Collection[str] | None = None) -> list[str]:
+    """The JSON of each row as a list shows it; `wanted`: these fields alone, and the id, of rows that have
+    `columns_of` them.
 
     Once a page holds PAGE_CONTENT_AT_MOST characters of content, the further rows come without theirs and say so
     (`content_omitted`): retrieve those one by one.
@@ -83,12 +87,33 @@ def page_of(rows: Iterable[Mapping[str, Any]], size: int) -> tuple[list[str], bo
     texts: list[str] = []
     room = PAGE_CONTENT_AT_MOST
     for row in rows:
-        if len(texts) == size:
-            return texts, True
-        room -= sum(len(row[name]) for name in JSON_COLUMNS if row[name] is not None)
-        span = public(row if room >= 0 else {**row, **dict.fromkeys(_CONTENT_COLUMNS)})
+        room -= sum(len(row[name]) for name in JSON_COLUMNS if row.get(name) is not None)
+        whole = row if wanted is None else {**_EMPTY, **row}
+        span = public(whole if room >= 0 else {**whole, **dict.fromkeys(_CONTENT_COLUMNS)})
+        if wanted is not None:
+            span = {name: span[name] for name in ("id", *wanted) if name in span}
         texts.append(dump(span if room >= 0 else {**span, "content_omitted": True}))
-    return texts, False
+    return texts
+
+
+def columns_of(fields: Iterable[str]) -> list[str]:
+    """The columns of the view `spans` that these fields are made of."""
+    found = ["unique_id", "log_type"]
+    for name in fields:
+        found += _MADE_OF.get(name, (name,) if name in _EMPTY else ("extras",))
+    return list(dict.fromkeys(found))
+
+
+_MADE_OF: Mapping[str, tuple[str, ...]] = {
+    "id": (),
+    "unique_organization_id": ("organization_id",),
+    "messages": ("input",),
+    "prompt_messages": ("input",),
+    "completion_message": ("output",),
+    "completion_messages": ("output",),
+    "blurred": (),
+    "scores": (),
+}
 
 
 def _shown_metadata(metadata: Any) -> dict[str, str] | None:

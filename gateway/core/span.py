@@ -189,6 +189,8 @@ class Span(BaseModel):
 
 # Kept: pydantic makes it anew each time it is asked for.
 FIELDS = frozenset(Span.model_fields)
+# Other forms of input and output, which none is kept in.
+LEGACY = ("messages", "prompt_messages", "completion_message", "completion_messages")
 # What `disable_log` keeps out of the store.
 CONTENT = (
     "input",

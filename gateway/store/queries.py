@@ -1,7 +1,7 @@
 """Every SQL statement that reads or writes spans, each as one function on a connection."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -36,12 +36,12 @@ _ONCE = " ON CONFLICT (organization_id, unique_id) DO NOTHING"
 # Only what was opened and never settled; an interrupted call may still be settled by a process that lives on. What
 # is the same as it was is left out: SQLite rewrites each index that a column named here is part of.
 _SETTLE = (
-    " ON CONFLICT DO UPDATE SET is_open = 0, boot_id = NULL, "
+    " ON CONFLICT DO UPDATE SET is_open = 0, boot_id = NULL, settled_seq = excluded.seq, "
     + ", ".join(f"{name} = excluded.{name}" for name in ("seq", *SPAN_COLUMNS) if name not in _OF_THE_CALL)
     + " WHERE span.boot_id IS NOT NULL AND span.unique_id = excluded.unique_id"
 )
 _UPDATE_COUNTS = (
-    f"UPDATE span SET seq = ?, {', '.join(f'{name} = ?' for name in COUNTED_COLUMNS)}"
+    f"UPDATE span SET seq = ?1, counted_seq = ?1, {', '.join(f'{name} = ?' for name in COUNTED_COLUMNS)}"
     " WHERE organization_id = ? AND unique_id = ?"
 )
 # Rows in one statement; a power of two, as their numbers below it are: so few statements are ever prepared.
@@ -120,9 +120,9 @@ def left_open(db: sqlite3.Connection, boot_id: str) -> list[int]:
 def interrupt_call(db: sqlite3.Connection, seq: int, row_id: int) -> None:
     """Closes an open row whose process has ended."""
     db.execute(
-        "UPDATE span SET seq = ?, is_open = 0, status = ?, status_code = ?, error_code = ?, error_message = ?"
-        " WHERE id = ?",
-        (seq, *_INTERRUPTED, row_id),
+        "UPDATE span SET seq = ?, settled_seq = ?, is_open = 0, status = ?, status_code = ?, error_code = ?,"
+        " error_message = ? WHERE id = ?",
+        (seq, seq, *_INTERRUPTED, row_id),
     )
 
 
@@ -130,9 +130,9 @@ def abandon_call(db: sqlite3.Connection, seq: int, organization_id: str, unique_
     """Closes the open row of a call whose span cannot be stored."""
     return (
         db.execute(
-            "UPDATE span SET seq = ?, is_open = 0, boot_id = NULL, status = ?, status_code = ?, error_code = ?,"
-            " error_message = ? WHERE organization_id = ? AND unique_id = ? AND boot_id IS NOT NULL",
-            (seq, *_ABANDONED, organization_id, unique_id),
+            "UPDATE span SET seq = ?, settled_seq = ?, is_open = 0, boot_id = NULL, status = ?, status_code = ?,"
+            " error_code = ?, error_message = ? WHERE organization_id = ? AND unique_id = ? AND boot_id IS NOT NULL",
+            (seq, seq, *_ABANDONED, organization_id, unique_id),
         ).rowcount
         > 0
     )
@@ -141,6 +141,30 @@ def abandon_call(db: sqlite3.Connection, seq: int, organization_id: str, unique_
 def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique_id: str, values: Values) -> bool:
     """Puts late counts in; False if the span is gone."""
     return db.execute(_UPDATE_COUNTS, (seq, *values, organization_id, unique_id)).rowcount > 0
+
+
+def editable(db: sqlite3.Connection, organization_id: str, unique_id: str) -> tuple[int, bool, str | None] | None:
+    """Of a stored span: its row's id, whether it is a call under way, and its metadata as JSON."""
+    row: tuple[int, bool, str | None] | None = db.execute(
+        "SELECT id, is_open, metadata FROM span WHERE organization_id = ? AND unique_id = ?",
+        (organization_id, unique_id),
+    ).fetchone()
+    return row
+
+
+def edit_span(db: sqlite3.Connection, seq: int, row_id: int, columns: Mapping[str, Any]) -> None:
+    """Puts new values into columns of a span."""
+    changes = ", ".join(f"{name} = ?" for name in ("seq", *columns))
+    db.execute(f"UPDATE span SET {changes} WHERE id = ?", (seq, *columns.values(), row_id))
+
+
+def delete_span(db: sqlite3.Connection, seq: int, row_id: int) -> tuple[bool, str]:
+    """Deletes a span and leaves a tombstone; gives whether it was of a call, and when it began, or came."""
+    db.execute("INSERT INTO tombstone SELECT ?, organization_id, unique_id FROM span WHERE id = ?", (seq, row_id))
+    is_call, came_at = db.execute(
+        "DELETE FROM span WHERE id = ? RETURNING is_call, coalesce(received_at, start_time)", (row_id,)
+    ).fetchone()
+    return bool(is_call), str(came_at)
 
 
 def use_of_key(
@@ -282,15 +306,3 @@ def find_span(db: sqlite3.Connection, organization_id: str, unique_id: str) -> d
         "SELECT * FROM spans WHERE organization_id = ? AND unique_id = ?", (organization_id, unique_id)
     ).fetchone()
     return None if row is None else dict(row)
-
-
-def newest_spans(
-    db: sqlite3.Connection, organization_id: str, conditions: Sequence[tuple[str, Any]], limit: int, offset: int
-) -> Iterator[dict[str, Any]]:
-    """Rows of the view `spans`, newest first, read one by one. A condition is SQL with one mark, and its value."""
-    where = "".join(f" AND {sql}" for sql, _ in conditions)
-    rows = db.execute(
-        f"SELECT * FROM spans WHERE organization_id = ?{where} ORDER BY timestamp DESC, row_id DESC LIMIT ? OFFSET ?",
-        (organization_id, *(value for _, value in conditions), limit, offset),
-    )
-    return map(dict, rows)

@@ -178,7 +178,7 @@ def view_row(draft: Draft) -> dict[str, Any]:
 
 def open_values(fields: Mapping[str, Any]) -> Values:
     """The values of OPEN_COLUMNS."""
-    return tuple(_stored(name, fields.get(name)) for name in OPEN_COLUMNS)
+    return tuple(stored(name, fields.get(name)) for name in OPEN_COLUMNS)
 
 
 def counted_values(draft: Draft) -> Values:
@@ -204,7 +204,8 @@ def _values(draft: Draft, columns: "_Columns") -> Values:
     return tuple(values)
 
 
-def _stored(name: str, value: Any) -> Any:
+def stored(name: str, value: Any) -> Any:
+    """A field's value as its column has it."""
     if value is None:
         return None
     if name in _JSON:

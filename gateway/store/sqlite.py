@@ -3,12 +3,14 @@
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
 from gateway.errors import StoreError
+from gateway.store import functions
 
 _BUSY_TIMEOUT_S = 5.0
 # What the write-ahead log is cut to when it starts over.
@@ -16,6 +18,8 @@ _LOG_KEPT_BYTES = 64 * 1024 * 1024
 # The upper pages of the indexes of millions of spans, and what a batch touches.
 _PAGES_KEPT_KB = 16 * 1024
 _PAUSE_S = 0.01
+# Steps of SQLite's machine, some ten million a second.
+_LOOK_AT_CLOCK_EVERY = 200_000
 
 
 def create(path: Path) -> None:
@@ -103,7 +107,24 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
     db = _connected(path, "ro")
     db.row_factory = sqlite3.Row
+    functions.add(db)
     return db
+
+
+@contextmanager
+def within(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """What is asked in here is given up after so long, see `gave_up`."""
+    until = time.monotonic() + seconds
+    db.set_progress_handler(lambda: time.monotonic() > until, _LOOK_AT_CLOCK_EVERY)
+    try:
+        yield
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def gave_up(error: sqlite3.Error) -> bool:
+    """Whether a statement took too long, as a whole or a function in it with one value."""
+    return error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT or "user-defined function raised" in str(error)
 
 
 def tidy(path: Path) -> None:

@@ -18,11 +18,15 @@ from gateway.core import audit
 from gateway.core import limits as limiting
 from gateway.core.audit import Audit
 from gateway.core.complete import FAILED, Draft
+from gateway.core.filters import Filter
+from gateway.core.jsontext import dump, parse_or_none
 from gateway.core.limits import KeyLimits, Refusal
 from gateway.core.reading import stored_minute, stored_time
-from gateway.errors import StoreError, StoreFull, StoreUnavailable
-from gateway.store import boots, losses, queries, rows, sqlite
+from gateway.core.walk import Order, Place
+from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
+from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite
 from gateway.store.batch import Batch, Write
+from gateway.store.lists import Sums
 from gateway.store.queries import Entry
 from gateway.store.writer import Writer
 
@@ -36,9 +40,13 @@ _PROBE_BYTES = 100
 _ADMISSION_BYTES = 500
 _OPENING_BYTES = 500
 _COUNTS_BYTES = 500
+_EDIT_BYTES = 500
 # How long a start waits for the rows of earlier processes to be closed.
 _RECOVER_WITHIN_S = 1.0
+# A question that takes longer is given up: others wait for its reader.
+_READ_WITHIN_S = 30.0
 _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
+_MINUTE_LENGTH = len(_LAST_MINUTE)
 
 
 @dataclass(slots=True)
@@ -262,6 +270,47 @@ class Store:
 
         return self._writer.put(apply, _COUNTS_BYTES, force=draft.reserved).done
 
+    def edit(
+        self,
+        organization_id: str,
+        unique_id: str,
+        columns: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+    ) -> asyncio.Future[bool]:
+        """Queues new values of a stored span; `metadata` is merged into what it has, where None takes a key out.
+
+        The future ends with the commit, False if there is no such span. Raises StoreUnavailable; the future also raises
+        StillRunning.
+        """
+
+        def apply(batch: Batch) -> bool:
+            row_id, held = _ended(batch, organization_id, unique_id)
+            if row_id is None:
+                return False
+            changed = {name: rows.stored(name, value) for name, value in columns.items()}
+            if metadata is not None:
+                merged = {**(parse_or_none(held or "") or {}), **metadata}
+                changed["metadata"] = dump({key: value for key, value in merged.items() if value is not None})
+            queries.edit_span(batch.db, batch.next_seq(), row_id, changed)
+            return True
+
+        size = _EDIT_BYTES + sum(len(str(value)) for value in (*columns.values(), metadata))
+        return self._writer.put(apply, size, patient=False).done
+
+    def delete(self, organization_id: str, unique_id: str) -> asyncio.Future[bool]:
+        """Queues the end of a stored span, as `edit` does."""
+
+        def apply(batch: Batch) -> bool:
+            row_id, _ = _ended(batch, organization_id, unique_id)
+            if row_id is None:
+                return False
+            is_call, came_at = queries.delete_span(batch.db, batch.next_seq(), row_id)
+            name = audit.DELETED_CALLS if is_call else audit.DELETED_POSTS
+            batch.count(Entry(organization_id, came_at[:_MINUTE_LENGTH], name))
+            return True
+
+        return self._writer.put(apply, _EDIT_BYTES, patient=False).done
+
     async def find(self, organization_id: str, unique_id: str, shape: Callable[[Row], T]) -> T | None:
         """One stored span: a row of the view `spans`, as `shape` makes it. That runs in the reader's thread, so that
         long content does not hold up the event loop."""
@@ -272,17 +321,41 @@ class Store:
 
         return await self._read(found)
 
-    async def newest(
+    async def page(
         self,
         organization_id: str,
-        conditions: Sequence[tuple[str, Any]],
+        which: Filter,
+        by: Order,
         *,
-        limit: int,
-        offset: int,
+        size: int,
+        place: Place | None = None,
+        offset: int = 0,
+        columns: Sequence[str] | None = None,
         shape: Callable[[Iterator[Row]], T],
-    ) -> T:
-        """Stored spans, newest first, as `shape` makes them of the rows of the view `spans`; see `find`."""
-        return await self._read(lambda db: shape(queries.newest_spans(db, organization_id, conditions, limit, offset)))
+    ) -> tuple[T, Place | None]:
+        """A page of stored spans, behind a place or at an offset, as `shape` makes it of the rows of the view `spans`
+        (see `find`), or of these columns; and behind which place the next begins, None at the end."""
+        where = conditions.where(which)
+
+        def paged(db: sqlite3.Connection) -> tuple[T, Place | None]:
+            found = lists.page(db, organization_id, where, by, size=size, place=place, offset=offset)
+            return shape(lists.rows(db, found.ids, columns)), found.next
+
+        return await self._read(paged)
+
+    async def sums(self, organization_id: str, which: Filter) -> Sums:
+        """Over stored spans."""
+        where = conditions.where(which)
+        return await self._read(lambda db: lists.sums(db, organization_id, where))
+
+    async def groups(
+        self, organization_id: str, which: Filter, key: str, by: Order, *, limit: int, offset: int
+    ) -> list[tuple[Any, Sums]]:
+        """Sums by a field of stored spans, of `lists.GROUP_SORTS`."""
+        where = conditions.where(which)
+        return await self._read(
+            lambda db: lists.groups(db, organization_id, where, conditions.named(key), by, limit=limit, offset=offset)
+        )
 
     async def audit(self, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
         """What an organization sent in whole minutes, beside what is stored of it."""
@@ -331,6 +404,10 @@ class Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, query)
         except sqlite3.Error as error:
+            if sqlite.gave_up(error):
+                raise TooMuchToRead(
+                    f"It took longer than {_READ_WITHIN_S:g} s: ask for a shorter time range, or filter by less."
+                ) from None
             log.warning("The store cannot be read: %s", error)
             raise StoreUnavailable("The store cannot be read for now; see the gateway's log.") from error
 
@@ -346,7 +423,8 @@ class Store:
             connection = sqlite.connect_reader(self._path)
             self._connections.append(connection)
             self._of_thread.connection, self._of_thread.file = connection, file
-        return query(connection)
+        with sqlite.within(connection, _READ_WITHIN_S):
+            return query(connection)
 
 
 def audits(path: Path, start: datetime | None, end: datetime | None) -> dict[str, Audit]:
@@ -373,6 +451,17 @@ def audited(db: sqlite3.Connection, organization_id: str, start: datetime | None
     finally:
         db.execute("COMMIT")
     return audit.audit(ledger, calls, posted)
+
+
+def _ended(batch: Batch, organization_id: str, unique_id: str) -> tuple[int | None, str | None]:
+    """The id of a stored span's row, and its metadata as JSON. Raises StillRunning."""
+    found = queries.editable(batch.db, organization_id, unique_id)
+    if found is None:
+        return None, None
+    row_id, is_open, metadata = found
+    if is_open:
+        raise StillRunning("The call is still running: its span can be changed and deleted once it has ended.")
+    return row_id, metadata
 
 
 def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:

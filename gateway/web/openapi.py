@@ -12,10 +12,14 @@ from gateway import __version__
 from gateway.core.aliases import NESTED, PARAMS_HEADERS
 from gateway.core.jsontext import dump
 from gateway.core.span import RESERVED_IDS, Time
+from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
+from gateway.recorder import EDITABLE
+from gateway.store.lists import GROUP_SORTS
+from gateway.web.lists import GROUPS, PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
-from gateway.web.spans import BULK_AT_MOST, PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER, SORTS
+from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 
 ANY_METHOD = "*"
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -158,7 +162,8 @@ _RESPONSES: Schema = {
     "Malformed": _refusal("The body or the query is not what this takes."),
     "NoKey": _refusal("No key, or a wrong one.", headers={"WWW-Authenticate": ref("headers", "WWW-Authenticate")}),
     "NotFound": _refusal("The caller's organization has no such span."),
-    "TooLarge": _refusal("The body is larger than [server] max_body_mb."),
+    "StillRunning": _refusal("The span is of a call that has not ended."),
+    "TooLarge": _refusal("The body is larger than [server] max_body_mb, or the answer takes too long to make."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
     "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
     "NotLetIn": _refusal(_TOO_MUCH, headers=_MAY_RETRY),
@@ -213,8 +218,16 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("GET", "/api/request-logs/"): _list(),
         ("GET", "/api/request-logs/list/"): _list(),
         ("POST", "/api/request-logs/list/"): _list(with_filters=True),
+        ("GET", "/api/request-logs/summary/"): _summary(),
+        ("POST", "/api/request-logs/summary/"): _summary(with_filters=True),
+        ("GET", "/api/request-logs/groups/"): _groups(),
+        ("POST", "/api/request-logs/groups/"): _groups(with_filters=True),
         ("GET", "/api/request-logs/audit/"): _audit(),
+        ("POST", "/api/request-logs/batch/create/"): _create_batch(),
+        ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
         ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
+        ("PATCH", "/api/request-logs/{unique_id}/"): _edit(),
+        ("DELETE", "/api/request-logs/{unique_id}/"): _delete(),
         **{("GET", path): said for path, said in _status_routes().items()},
         **{("HEAD", path): _without_body(said) for path, said in _status_routes().items()},
     }
@@ -317,28 +330,61 @@ def _audit() -> Schema:
 
 
 def _list(*, with_filters: bool = False) -> Schema:
-    whole = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
-    parameters: Schema = {
-        "page": whole | {"default": 1},
-        "page_size": whole
-        | {"default": PAGE_SIZE, "description": f"Above {PAGE_SIZE_AT_MOST} is {PAGE_SIZE_AT_MOST}."},
-        "sort_by": {"enum": list(SORTS), "default": SORTS[0], "description": "Newest first, both."},
-        "start_time": _time(),
-        "end_time": _time(),
-        "environment": {"type": "string"},
-        "log_type": {"type": "string"},
-        **{name: {"type": "string", "description": "Has no effect."} for name in sorted(PASSED_OVER)},
+    return _question(
+        "Spans, in an order that stays; without a time range all there are",
+        {
+            **_PAGED,
+            "sort_by": _sort(SPAN_SORTS, "-timestamp"),
+            **_RANGE,
+            "log_type": {"type": "string"},
+            "include_fields": {"type": "string", "description": "Fields to show, separated by commas."},
+            "search": {"type": "string", "description": "Words that input or output hold."},
+            **{name: {"type": "string", "description": "Has no effect."} for name in sorted(PASSED_OVER)},
+        },
+        _answer("A page; one past the end is empty.", ref("schemas", "Page")),
+        with_filters=with_filters,
+    )
+
+
+def _summary(*, with_filters: bool = False) -> Schema:
+    found = _answer("Zeros where there are none.", ref("schemas", "Summary"))
+    return _question("Sums and averages over spans", _RANGE, found, with_filters=with_filters)
+
+
+def _groups(*, with_filters: bool = False) -> Schema:
+    parameters = {
+        "group_by": {"enum": list(GROUPS), "default": "model"},
+        "sort_by": _sort(GROUP_SORTS, "-number_of_requests"),
+        **_PAGED,
+        **_RANGE,
     }
+    found = _answer("A page of groups.", ref("schemas", "Groups"))
+    return _question("Sums and averages by what spans have in common", parameters, found, with_filters=with_filters)
+
+
+_WHOLE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
+_PAGED: Schema = {
+    "page": _WHOLE | {"default": 1},
+    "page_size": _WHOLE | {"default": PAGE_SIZE, "description": f"Above {PAGE_SIZE_AT_MOST} is {PAGE_SIZE_AT_MOST}."},
+}
+_RANGE: Schema = {"start_time": _time(), "end_time": _time(), "environment": {"type": "string"}}
+
+
+def _sort(names: Iterable[str], default: str) -> Schema:
+    return {"enum": [sign + name for name in names for sign in ("", "-")], "default": default}
+
+
+def _question(summary: str, parameters: Schema, answer: Schema, *, with_filters: bool) -> Schema:
     body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", "Filters")}}}}
     return {
         "tags": ["spans"],
-        "summary": "Spans, newest first",
+        "summary": summary,
         "parameters": [_in_query(name, schema) for name, schema in parameters.items()],
         **(body if with_filters else {}),
         "responses": {
-            "200": _answer("A page; one past the end is empty.", ref("schemas", "Page")),
+            "200": answer,
             "400": ref("responses", "Malformed"),
-            **(_UNREAD if with_filters else {}),
+            "413": ref("responses", "TooLarge"),
             **_UNAUTHORIZED,
             **_UNAVAILABLE,
         },
@@ -353,6 +399,72 @@ def _retrieve() -> Schema:
             "200": _answer("The span.", ref("schemas", "Span")),
             **_UNAUTHORIZED,
             "404": ref("responses", "NotFound"),
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _create_batch() -> Schema:
+    unread = {"anyOf": [ref("schemas", "BatchResult"), ref("schemas", "Refusal")]}
+    return {
+        "tags": ["spans"],
+        "summary": f"The older form of bulk, up to {BATCH_AT_MOST}",
+        "parameters": [_PARAMS],
+        "requestBody": _body("Bulk", {"logs": [{"model": "gpt-4o-mini", "input": "Hi", "output": "Hello!"}]}),
+        "responses": {
+            "201": _answer("Of each its id, or what is wrong with it.", ref("schemas", "BatchResult")),
+            **_UNREAD,
+            "400": _answer(
+                "None is stored, or the body is no JSON object.",
+                unread,
+            ),
+            **_UNAUTHORIZED,
+            **_UNSTORED,
+        },
+    }
+
+
+def _edit() -> Schema:
+    return {
+        "tags": ["spans"],
+        "summary": f"Change {', '.join(EDITABLE)}",
+        "requestBody": _body("Changes", {"note": "Good.", "metadata": {"reviewed": "yes"}}),
+        "responses": {
+            "200": _answer("The span as it is stored, after the commit.", ref("schemas", "Span")),
+            **_UNREAD,
+            **_UNAUTHORIZED,
+            "404": ref("responses", "NotFound"),
+            "409": ref("responses", "StillRunning"),
+            **_UNSTORED,
+        },
+    }
+
+
+def _edit_batch() -> Schema:
+    unread = {"anyOf": [ref("schemas", "BulkResult"), ref("schemas", "Refusal")]}
+    return {
+        "tags": ["spans"],
+        "summary": f"Change up to {BATCH_AT_MOST} spans, each on its own",
+        "requestBody": _body("BatchChanges", {"logs": [{"unique_id": "…", "note": "Good."}]}),
+        "responses": {
+            "200": _answer("At least one is changed.", ref("schemas", "BulkResult")),
+            **_UNREAD,
+            "400": _answer("None is changed, or the body is no JSON object.", unread),
+            **_UNAUTHORIZED,
+            **_UNSTORED,
+        },
+    }
+
+
+def _delete() -> Schema:
+    return {
+        "tags": ["spans"],
+        "summary": "Delete a span",
+        "responses": {
+            "204": {"description": "It is gone, after the commit."},
+            **_UNAUTHORIZED,
+            "404": ref("responses", "NotFound"),
+            "409": ref("responses", "StillRunning"),
             **_UNAVAILABLE,
         },
     }

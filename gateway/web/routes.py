@@ -10,6 +10,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
 from gateway.web.keys import Keys
+from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.relay import RelayHandlers
@@ -37,7 +38,7 @@ class Open:
     handler: Handler
 
 
-def table(spans: SpanHandlers, relay: RelayHandlers, status: StatusHandlers) -> list[Keyed | Open]:
+def table(spans: SpanHandlers, lists: ListHandlers, relay: RelayHandlers, status: StatusHandlers) -> list[Keyed | Open]:
     """What each path does, and who may call it. The first that fits wins."""
     return [
         Keyed("POST", "/v1/chat/completions", relay.chat),
@@ -49,16 +50,26 @@ def table(spans: SpanHandlers, relay: RelayHandlers, status: StatusHandlers) -> 
         Keyed("POST", "/api/request-logs", spans.create),
         Keyed("POST", "/api/request-logs/create", spans.create),
         Keyed("POST", "/api/request-logs/bulk", spans.bulk),
-        Keyed("GET", "/api/request-logs", spans.list),
-        Keyed("GET", "/api/request-logs/list", spans.list),
-        Keyed("POST", "/api/request-logs/list", spans.list),
+        Keyed("GET", "/api/request-logs", lists.list),
+        *_asked("/api/request-logs/list", lists.list),
+        *_asked("/api/request-logs/summary", lists.summary),
+        *_asked("/api/request-logs/groups", lists.groups),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
+        Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
+        Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),
         Keyed("GET", f"/api/request-logs/{_ID}", spans.retrieve),
+        Keyed("PATCH", f"/api/request-logs/{_ID}", spans.edit),
+        Keyed("DELETE", f"/api/request-logs/{_ID}", spans.delete),
         *_read_only("/health", status.health),
         *_read_only("/ready", status.ready),
         *_read_only("/metrics", status.metrics),
         *_read_only("/openapi.json", describe),
     ]
+
+
+def _asked(path: str, handler: KeyedHandler) -> tuple[Keyed, Keyed]:
+    """A question, whose filters come in the query or in a body."""
+    return Keyed("GET", path, handler), Keyed("POST", path, handler)
 
 
 def _read_only(path: str, handler: Handler) -> tuple[Open, Open]:

@@ -7,16 +7,20 @@ from pydantic.json_schema import JsonSchemaMode
 
 from gateway.core.aliases import ALIASES, NESTED, OF_CUSTOMER, OF_PROMPT, OURS
 from gateway.core.audit import Audit
+from gateway.core.filters import OPERATORS, SPAN_FIELDS, Kind
 from gateway.core.reading import ALWAYS_NULL
 from gateway.core.span import Span
-from gateway.web.spans import BULK_AT_MOST
+from gateway.recorder import EDITABLE
+from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _OBJECT: Schema = {"type": "object"}
+_NUMBER: Schema = {"type": "number"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
+_TOKENS = ("total_tokens", "total_prompt_tokens", "total_completion_tokens")
 
 
 def ref(kind: str, name: str) -> Schema:
@@ -69,7 +73,22 @@ def schemas() -> Schema:
                 "results": {"type": "array", "items": ref("schemas", "Span")},
             }
         ),
-        "Filters": _OBJECT | {"properties": {"filters": {"enum": [None, {}, []], "description": "Not supported yet."}}},
+        "Filters": _OBJECT | {"properties": {"filters": _filters(), "operator": {"enum": ["AND", "OR", None]}}},
+        "Summary": members(
+            {
+                **dict.fromkeys(("number_of_requests", *_TOKENS), _COUNT),
+                **dict.fromkeys(("total_cost", "avg_latency", "avg_tps", "avg_ttft"), _NUMBER),
+                "scores": _OBJECT,
+            }
+        ),
+        "Groups": members(
+            {
+                "count": _COUNT | {"description": "Groups on this page."},
+                "next": or_null(_TEXT | {"format": "uri"}),
+                "previous": or_null(_TEXT | {"format": "uri"}),
+                "results": {"type": "array", "items": _group()},
+            }
+        ),
         "Bulk": members(
             {
                 "logs": {
@@ -85,6 +104,25 @@ def schemas() -> Schema:
                 "success_count": _COUNT,
                 "error_count": _COUNT,
                 "errors": {"type": "array", "items": members({"index": _COUNT, "error": _TEXT})},
+            }
+        ),
+        "BatchResult": members(
+            {
+                "results": {
+                    "type": "array",
+                    "items": members({"id": or_null(_TEXT), "status": {"enum": ["success", "error"]}}),
+                }
+            }
+        ),
+        "Changes": _changes(sent),
+        "BatchChanges": members(
+            {
+                "logs": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": BATCH_AT_MOST,
+                    "items": _changes(sent | {"unique_id": _TEXT}, "unique_id"),
+                }
             }
         ),
         "Audit": members(
@@ -116,6 +154,42 @@ def schemas() -> Schema:
             {"object": {"const": "list"}, "data": {"type": "array", "items": members({"id": _TEXT})}},
         ),
     }
+
+
+def _changes(fields: Schema, *more: str) -> Schema:
+    """What can be changed of a span; metadata is merged, where null takes a key out."""
+    properties = {name: fields[name] for name in (*more, *EDITABLE)}
+    return {"type": "object", "required": list(more), "properties": properties, "additionalProperties": False}
+
+
+def _filters() -> Schema:
+    """Conditions by field; each field takes other operators."""
+    value = {"description": "A value, or a list of them."}
+    condition = _OBJECT | {"properties": {"operator": {"type": ["string", "null"]}, "value": value}}
+    names = ", ".join(SPAN_FIELDS.names())
+    return {
+        "type": ["object", "null"],
+        "description": f"All have to hold. Fields: {names}. Operators: {', '.join(OPERATORS[Kind.TEXT][1:])}, and the"
+        " empty text for equality, as each kind of field takes them.",
+        "additionalProperties": condition,
+        "examples": [{"model": {"operator": "in", "value": ["echo"]}, "cost": {"operator": "gte", "value": [0.01]}}],
+    }
+
+
+def _group() -> Schema:
+    return members(
+        {
+            "date_group": _TIME | {"description": "Of its newest span."},
+            **dict.fromkeys(("number_of_requests", "span_count", "error_count", "average_tokens", *_TOKENS), _COUNT),
+            **dict.fromkeys(
+                (
+                    *("total_cost", "error_percentage", "average_cost", "average_latency", "average_ttft"),
+                    *("average_tps", "cache_hit_percentage"),
+                ),
+                _NUMBER,
+            ),
+        }
+    )
 
 
 def _fields_sent() -> Schema:

@@ -1,7 +1,7 @@
-"""Span routes: create, bulk, retrieve, list."""
+"""Routes of spans: create, retrieve, change, delete."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -9,23 +9,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.core import aliases
 from gateway.core.audit import whole_minutes
-from gateway.core.jsontext import dump
-from gateway.core.reading import page_of, public, stored_time
+from gateway.core.reading import public, stored_time
 from gateway.core.span import Time
 from gateway.errors import InvalidSpan, MalformedBody, NotFound, RefusedRequest, StoreUnavailable
 from gateway.recorder import Caller, Recorder
 from gateway.store.store import Store
-from gateway.web.bodies import as_object, read_body, read_object
-from gateway.web.replies import error_reply, json_reply, json_text_reply
+from gateway.web.bodies import read_object
+from gateway.web.replies import error_reply, json_reply
 
 BULK_AT_MOST = 500
-PAGE_SIZE = 50
-PAGE_SIZE_AT_MOST = 1000
-_LAST_ROW = 2**62
-
-SORTS = ("-timestamp", "-id")
-PASSED_OVER = frozenset({"include_fields", "is_test", "all_envs", "fetch_filters"})
-_LIST_PARAMETERS = frozenset({"page", "page_size", "sort_by", "start_time", "end_time", "environment", "log_type"})
+BATCH_AT_MOST = 5000
 _time: TypeAdapter[datetime] = TypeAdapter(Time)
 
 
@@ -44,24 +37,58 @@ class SpanHandlers:
 
     async def bulk(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Up to 500 spans, each on its own."""
-        logs = (await self._object(request, caller)).get("logs")
-        if not isinstance(logs, list):
+        logs = await self._logs(request, caller, BULK_AT_MOST)
+        ends = await self._recorder.create_spans(logs, caller, aliases.header_params(request.headers))
+        return _envelope(request, [end if isinstance(end, RefusedRequest) else None for end in ends], 201)
+
+    async def create_batch(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """The older form of bulk: for each span its id, or why it was not stored."""
+        logs = await self._logs(request, caller, BATCH_AT_MOST)
+        ends = await self._recorder.create_spans(logs, caller, aliases.header_params(request.headers))
+        if (refused := _refused_by_store(ends)) is not None:
+            return error_reply(request, refused)
+        results = [
+            {"id": None, "status": "error", "error": str(end)}
+            if isinstance(end, RefusedRequest)
+            else {"id": end, "status": "success"}
+            for end in ends
+        ]
+        return json_reply({"results": results}, 201 if any(isinstance(end, str) for end in ends) else 400)
+
+    async def edit(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Changes what was said of a span."""
+        raw = await read_object(request)
+        return json_reply(await self._recorder.edit_span(_unique_id(request), raw, caller))
+
+    async def edit_batch(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """The same of several, each on its own."""
+        ends: list[RefusedRequest | None] = []
+        for raw in await self._changes(request):
+            try:
+                if not isinstance(raw, dict) or not isinstance(unique_id := raw.get("unique_id", raw.get("id")), str):
+                    raise InvalidSpan({"unique_id": ["This field is required."]})
+                changes = {name: value for name, value in raw.items() if name not in ("unique_id", "id")}
+                await self._recorder.edit_span(unique_id, changes, caller)
+                ends.append(None)
+            except RefusedRequest as error:
+                ends.append(error)
+        return _envelope(request, ends, 200)
+
+    async def delete(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """204, after the commit."""
+        await self._recorder.delete_span(_unique_id(request), caller)
+        return web.Response(status=204)
+
+    async def _changes(self, request: web.Request) -> list[Any]:
+        logs = (await read_object(request)).get("logs")
+        return _checked(logs, BATCH_AT_MOST)
+
+    async def _logs(self, request: web.Request, caller: Caller, at_most: int) -> list[Any]:
+        try:
+            return _checked((await self._object(request, caller)).get("logs"), at_most)
+        except InvalidSpan:
             self._recorder.refuse(caller)
-            raise InvalidSpan({"logs": ["Must be a list of spans."]})
-        if len(logs) > BULK_AT_MOST:
-            self._recorder.refuse(caller)
-            raise InvalidSpan({"logs": [f"Must have at most {BULK_AT_MOST} spans; these are {len(logs)}."]})
-        header_params = aliases.header_params(request.headers)
-        ends = await self._recorder.create_spans(logs, caller, header_params)
-        failed = [(index, error) for index, error in enumerate(ends) if error is not None]
-        if logs and len(failed) == len(logs) and all(isinstance(error, StoreUnavailable) for _, error in failed):
-            return error_reply(request, failed[0][1])
-        body = {
-            "success_count": len(logs) - len(failed),
-            "error_count": len(failed),
-            "errors": [{"index": index, "error": str(error)} for index, error in failed],
-        }
-        return json_reply(body, 201 if body["success_count"] else 400)
+            raise
 
     async def _object(self, request: web.Request, caller: Caller) -> dict[str, Any]:
         try:
@@ -81,55 +108,39 @@ class SpanHandlers:
 
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One span of the caller's organization."""
-        unique_id = request.match_info["unique_id"].removesuffix("/")
-        span = await self._store.find(caller.organization_id, unique_id, public)
+        span = await self._store.find(caller.organization_id, _unique_id(request), public)
         if span is None:
             raise NotFound("Span not found.")
         return json_reply(span)
 
-    async def list(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """Newest first. A page past the end has no results and is no error: Respan's pager stops there."""
-        if request.method == "POST":
-            await _refuse_filters(request)
-        query = request.query
-        unknown = sorted(set(query) - _LIST_PARAMETERS - PASSED_OVER)
-        if unknown:
-            raise MalformedBody(f"{', '.join(unknown)}: not supported; use {', '.join(sorted(_LIST_PARAMETERS))}.")
-        if query.get("sort_by", "-timestamp") not in SORTS:
-            raise MalformedBody(f"sort_by: must be one of {', '.join(SORTS)}.")
-        page = _positive(query.get("page", "1"), "page")
-        size = min(_positive(query.get("page_size", str(PAGE_SIZE)), "page_size"), PAGE_SIZE_AT_MOST)
-        offset = min((page - 1) * size, _LAST_ROW)
-        results, more = await self._store.newest(
-            caller.organization_id,
-            _conditions(request),
-            limit=size + 1,
-            offset=offset,
-            shape=partial(page_of, size=size),
-        )
-        rest = {
-            "count": len(results),
-            "next": _page_url(request, page + 1) if more else None,
-            "previous": _page_url(request, page - 1) if page > 1 else None,
-        }
-        return json_text_reply(f'{dump(rest)[:-1]},"results":[{",".join(results)}]}}')
+
+def _checked(logs: Any, at_most: int) -> list[Any]:
+    if not isinstance(logs, list):
+        raise InvalidSpan({"logs": ["Must be a list of spans."]})
+    if len(logs) > at_most:
+        raise InvalidSpan({"logs": [f"Must have at most {at_most} spans; these are {len(logs)}."]})
+    return logs
 
 
-async def _refuse_filters(request: web.Request) -> None:
-    body = await read_body(request)
-    if not body.strip():
-        return
-    if as_object(request, body).get("filters") not in (None, {}, []):
-        raise MalformedBody("filters: not supported by this gateway yet.")
+def _envelope(request: web.Request, ends: Sequence[RefusedRequest | None], status: int) -> web.Response:
+    """How many went well, and what is wrong with the others."""
+    if (refused := _refused_by_store(ends)) is not None:
+        return error_reply(request, refused)
+    errors = [{"index": index, "error": str(error)} for index, error in enumerate(ends) if error is not None]
+    body = {"success_count": len(ends) - len(errors), "error_count": len(errors), "errors": errors}
+    return json_reply(body, status if body["success_count"] else 400)
 
 
-def _conditions(request: web.Request) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, sql in (("start_time", "timestamp >= ?"), ("end_time", "timestamp <= ?")):
-        if (time := _time_in(request, name)) is not None:
-            found.append((sql, stored_time(time)))
-    exact = ("environment", "log_type")
-    return found + [(f"{name} = ?", text) for name in exact if (text := request.query.get(name))]
+def _refused_by_store(ends: Sequence[Any]) -> RefusedRequest | None:
+    """Why the store took none of them."""
+    if ends and all(isinstance(end, StoreUnavailable) for end in ends):
+        refused: RefusedRequest = ends[0]
+        return refused
+    return None
+
+
+def _unique_id(request: web.Request) -> str:
+    return request.match_info["unique_id"].removesuffix("/")
 
 
 def _time_in(request: web.Request, name: str) -> datetime | None:
@@ -141,13 +152,3 @@ def _time_in(request: web.Request, name: str) -> datetime | None:
         return _time.validate_python(text.replace(" ", "+"))
     except ValidationError:
         raise MalformedBody(f"{name}: must be an ISO 8601 time.") from None
-
-
-def _positive(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0):
-        raise MalformedBody(f"{name}: must be a whole number above 0.")
-    return int(text)
-
-
-def _page_url(request: web.Request, page: int) -> str:
-    return str(request.url.update_query(page=page))

@@ -20,6 +20,8 @@ from gateway.bench.measures import MEASURES
 from gateway.bench.plot import plot
 from gateway.bench.results import Figures, Results, Row
 from gateway.cli import _parser
+from gateway.core.filters import Every
+from gateway.core.walk import NEWEST_FIRST
 from gateway.store.store import Store, audits
 from tests.processes import environment
 
@@ -168,7 +170,7 @@ async def test_a_filled_database_is_one_of_ours(tmp_path: Path) -> None:
     fill(path, 120, *SAID)
     store = Store(path, synchronous="normal", queue_bytes=2**20)
     await store.recover()
-    rows = await store.newest("default", [], limit=200, offset=0, shape=list)
+    rows, _ = await store.page("default", Every(), NEWEST_FIRST, size=200, shape=list)
     await store.close()
     assert len(rows) == 120
     assert len({row["unique_id"] for row in rows}) == 120

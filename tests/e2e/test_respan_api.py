@@ -156,6 +156,39 @@ async def test_bulk_create_and_list_to_the_end(respan: AsyncRespanClient) -> Non
     assert [span["custom_identifier"] async for span in recent] == ["22", "21", "20"]
 
 
+async def test_reading_back(respan: AsyncRespanClient) -> None:
+    for number, model in enumerate(("a", "a", "b")):
+        await respan.spans.create_span(
+            model=model,
+            cost=0.5 + number,
+            latency=2.0,
+            metadata={"plan": "pro" if number else "free"},
+            timestamp=START + dt.timedelta(seconds=number),
+            customer_identifier=f"u/{number}",
+        )
+    filters: Any = {"metadata__plan": {"operator": "", "value": ["pro"]}, "model": {"operator": "not", "value": ["b"]}}
+    pager = await respan.spans.list_spans(
+        sort_by="-cost", start_time=START, include_fields="model,cost", environment="prod", filters=filters
+    )
+    spans = [span async for span in pager]
+    assert [(span["model"], span["cost"]) for span in spans] == [("a", 1.5)] and set(spans[0]) == {
+        "id",
+        "model",
+        "cost",
+    }
+    two_conditions: Any = {"cost": [{"operator": "gt", "value": [0.5]}, {"operator": "lt", "value": [2.5]}]}
+    summary = await respan.spans.get_spans_summary(start_time=START, filters=two_conditions)
+    assert (summary.number_of_requests, summary.total_cost, summary.avg_latency) == (1, 1.5, 2.0)
+    summary = await respan.spans.get_spans_summary(end_time=START - dt.timedelta(days=1))
+    assert (summary.number_of_requests, summary.total_cost, summary.scores) == (0, 0.0, {})
+    groups = await respan.spans.request_logs_groups_list(group_by="model", sort_by="-number_of_requests", page_size=1)
+    assert (groups.count, groups.results[0].model, groups.results[0].total_cost) == (1, "a", 2.0)
+    filtered = await respan.spans.request_logs_groups_filter(group_by="customer_identifier", filters=filters)
+    assert [(group.customer_identifier, group.span_count) for group in filtered.results] == [("u/1", 1)]
+    with pytest.raises(BadRequestError, match="not a field to filter by"):
+        await respan.spans.list_spans(filters={"colour": {"operator": "", "value": ["red"]}}, request_options=ONCE)  # type: ignore[arg-type]
+
+
 async def test_bulk_rows_that_fail(respan: AsyncRespanClient) -> None:
     good, bad = SpanCreateRequest(model="m"), SpanCreateRequest(model="m", customer_identifier="x" * 255)
     done = await respan.spans.bulk_create_spans(logs=[bad, good], request_options=ONCE)

@@ -13,7 +13,9 @@ import pytest
 
 from gateway.core.audit import Audit, whole_minutes
 from gateway.core.complete import Draft
+from gateway.core.filters import Every
 from gateway.core.span import Span
+from gateway.core.walk import NEWEST_FIRST
 from gateway.errors import StoreError, StoreFull
 from gateway.store import queries, sqlite
 from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS
@@ -60,7 +62,7 @@ def columns(path: Path, table: str) -> set[str]:
 
 
 async def ids(store: Store, organization_id: str = "o", limit: int = 100, offset: int = 0) -> list[str]:
-    rows = await store.newest(organization_id, [], limit=limit, offset=offset, shape=list)
+    rows, _ = await store.page(organization_id, Every(), NEWEST_FIRST, size=limit, offset=offset, shape=list)
     return [row["unique_id"] for row in rows]
 
 
@@ -207,7 +209,18 @@ async def test_a_call_that_ends_before_its_open_row_is_committed_is_stored_once(
 
 def ledger(**counted: Any) -> dict[str, Any]:
     """An audit in which all that is not said is 0."""
-    names = ("accepted", "open", "interrupted", "dropped", "posted", "repeated", "refused", "missing")
+    names = (
+        "accepted",
+        "open",
+        "interrupted",
+        "dropped",
+        "posted",
+        "repeated",
+        "refused",
+        "missing",
+        "deleted_calls",
+        "deleted_posts",
+    )
     stored = counted.get("posted", 0)
     return {**dict.fromkeys(names, 0), "settled": {}, "stored": stored, "balanced": True, **counted}
 
@@ -341,9 +354,12 @@ async def test_ready_while_writes_go_through(store: Store, path: Path) -> None:
     assert await store.is_ready(30)
 
 
+OF_THE_STORE = ("id", "seq", "is_call", "is_open", "boot_id", "received_at", "settled_seq", "counted_seq")
+
+
 def test_the_schema_has_every_field(path: Path) -> None:
     sqlite.create(path)
-    assert columns(path, "span") == {"id", "seq", "is_call", "is_open", "boot_id", "received_at", *SPAN_COLUMNS}
+    assert columns(path, "span") == {*OF_THE_STORE, *SPAN_COLUMNS}
     assert {*OPEN_COLUMNS} <= {*SPAN_COLUMNS}
     assert columns(path, "content") == {"span_id", *CONTENT_COLUMNS}
     legacy = {"messages", "prompt_messages", "completion_message", "completion_messages"}

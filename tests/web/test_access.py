@@ -72,6 +72,10 @@ KEY_OF_B: list[dict[str, str]] = [{"Authorization": f"Bearer {OTHER}"}]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "logs": [{"model": "m"}]}
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "/api/request-logs/batch-update": {"logs": [{"unique_id": "a", "note": "n"}]},
+}
+
 # What each route of the table answers to those whom it lets in: the span that is asked for is org-a's.
 ANSWERS = {
     ("POST", "/v1/chat/completions"): 200,
@@ -86,8 +90,16 @@ ANSWERS = {
     ("GET", "/api/request-logs"): 200,
     ("GET", "/api/request-logs/list"): 200,
     ("POST", "/api/request-logs/list"): 200,
+    ("GET", "/api/request-logs/summary"): 200,
+    ("POST", "/api/request-logs/summary"): 200,
+    ("GET", "/api/request-logs/groups"): 200,
+    ("POST", "/api/request-logs/groups"): 200,
     ("GET", "/api/request-logs/audit"): 200,
+    ("POST", "/api/request-logs/batch/create"): 201,
+    ("PATCH", "/api/request-logs/batch-update"): 200,
     ("GET", "/api/request-logs/{unique_id}"): 200,
+    ("PATCH", "/api/request-logs/{unique_id}"): 200,
+    ("DELETE", "/api/request-logs/{unique_id}"): 204,
     ("GET", "/health"): 200,
     ("HEAD", "/health"): 200,
     ("GET", "/ready"): 200,
@@ -156,16 +168,28 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
     seen: dict[tuple[str, str], list[set[int]]] = {}
     expected: dict[tuple[str, str], list[set[int]]] = {}
 
+    async def status(method: str, path: str, headers: dict[str, str]) -> int:
+        is_change = method == "PATCH" and path.startswith("/api/request-logs/")
+        sent = CHANGES.get(path.rstrip("/"), {"note": "n"}) if is_change else BODY
+        # It may have been deleted.
+        await running.ask("POST", "/api/request-logs/", KEY_OF_A[0], json={"model": "m", "unique_id": "a"})
+        body = {"json": sent} if method in ("POST", "PUT", "PATCH") else {}
+        return (await running.ask(method, path, headers, **body))[0]
+
     async def statuses(method: str, path: str, keys: list[dict[str, str]]) -> set[int]:
-        body = {"json": BODY} if method in ("POST", "PUT", "PATCH") else {}
-        return {(await running.ask(method, path, headers, **body))[0] for headers in keys}
+        return {await status(method, path, headers) for headers in keys}
 
     for method in METHODS:
         for path in (*paths, *(f"{path}/" for path in paths)):
             route = running.first_that_fits(method, path)
             known = 405 if route is None else ANSWERS[shown(route)]
+            of_b = known
+            if route is not None and shown(route)[1].endswith("{unique_id}"):
+                # Other paths may be ids as well.
+                known, of_b = known if path.rstrip("/").endswith("/a") else 404, 404
+            elif route is not None and route.path.endswith("batch-update"):
+                of_b = 400
             nobody = 401 if isinstance(route, Keyed) else known
-            of_b = 404 if route is not None and shown(route)[1].endswith("{unique_id}") else known
             expected[method, path] = [{nobody}, {known}, {of_b}]
             before = len(upstream.requests)
             seen[method, path] = [await statuses(method, path, NO_KEY)]

@@ -1,0 +1,192 @@
+"""Filters as conditions on the table `span`."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway.core.filters import (
+    ANY_CONTENT,
+    EMPTY,
+    EQUALS,
+    FIELDS,
+    FULL_TEXT,
+    HAS_KEY,
+    NOT,
+    NOT_EMPTY,
+    Condition,
+    Every,
+    Filter,
+    Kind,
+)
+from gateway.core.prices import decimal, picos
+
+# With more values than these, they come as one JSON text: SQLite takes only so many marks in a statement.
+_MARKS_AT_MOST = 100
+
+
+class Sql(NamedTuple):
+    """A condition, with a mark for each value."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+
+def where(of: Filter) -> Sql:
+    """What the filter means."""
+    if isinstance(of, Condition):
+        return _condition(of)
+    parts = [where(part) for part in of.parts]
+    if not parts:
+        return Sql("1")
+    joint = " AND " if isinstance(of, Every) else " OR "
+    return Sql(f"({joint.join(part.text for part in parts)})", tuple(value for part in parts for value in part.values))
+
+
+def named(field: str) -> str:
+    """A field, by its public name, as an expression of columns."""
+    return _EXPRESSIONS.get(field, field)
+
+
+def _extra(name: str) -> str:
+    """What a caller told beside the fields of a span."""
+    return f"(SELECT extras ->> '$.{name}' FROM content WHERE span_id = span.id)"
+
+
+# Whose fault a failed span is: by what the gateway says of itself, else by the status.
+_FAULT_DOMAIN = """CASE WHEN status <> 'failed' THEN NULL
+WHEN error_code IN ('interrupted', 'span_lost', 'internal_error', 'gateway_stopped') THEN 'respan'
+WHEN status_code BETWEEN 400 AND 499 AND status_code NOT IN (408, 429) THEN 'user' ELSE 'provider' END"""
+_HELD_INPUT = "CASE input WHEN '=' THEN full_request -> '$.messages' ELSE input END"
+_HELD_OUTPUT = "CASE output WHEN '=' THEN full_response -> '$.choices[0].message' ELSE output END"
+# Of the fields that are no columns.
+_EXPRESSIONS: Mapping[str, str] = {
+    "cost": "cost_picos",
+    "is_root_span": "(span_parent_id IS NULL OR span_parent_id = '')",
+    "has_tool_calls": "EXISTS (SELECT 1 FROM content WHERE span_id = span.id AND tool_calls NOT IN ('[]', 'null'))",
+    "fault_domain": f"coalesce({_extra('fault_domain')}, {_FAULT_DOMAIN})",
+    "cache_bit": f"coalesce({_extra('cache_bit')}, 0)",
+    "used_custom_credential": f"coalesce({_extra('used_custom_credential')}, 0)",
+    **{
+        name: _extra(name)
+        for name in (
+            *("prompt_version_number", "deployment_id", "deployment_name", "error_class", "error_fingerprint"),
+            *("cache_key", "behaviors"),
+        )
+    },
+    "input": f"(SELECT {_HELD_INPUT} FROM content WHERE span_id = span.id)",
+    "output": f"(SELECT {_HELD_OUTPUT} FROM content WHERE span_id = span.id)",
+    ANY_CONTENT: (
+        f"(SELECT coalesce({_HELD_INPUT}, '') || char(10) || coalesce({_HELD_OUTPUT}, '') FROM content"
+        " WHERE span_id = span.id)"
+    ),
+}
+_ORDER = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_NEGATED = {"not_contains": "contains", "not_startswith": "startswith", "not_endswith": "endswith"}
+
+
+def _condition(of: Condition) -> Sql:
+    if of.key is not None:
+        return _of_member(of, of.key)
+    kind, expression = FIELDS[of.field], named(of.field)
+    if of.operator in (EMPTY, NOT_EMPTY):
+        nothing = "('', '{}')" if kind is Kind.OBJECT else "('', '\"\"', '[]')" if kind is Kind.CONTENT else "('')"
+        is_empty = f"({expression} IS NULL OR {expression} IN {nothing})"
+        return Sql(is_empty if of.operator == EMPTY else f"NOT {is_empty}")
+    if of.operator == HAS_KEY:
+        return Sql(*_any(f"EXISTS (SELECT 1 FROM json_each({expression}) WHERE key = ?)", of.values))
+    values = tuple(_stored(kind, value) for value in of.values)
+    return _compared(expression, of.operator, values)
+
+
+def _of_member(of: Condition, key: str) -> Sql:
+    """Of a key of the caller's. A span without it matches in no case."""
+    if of.field == "scores":
+        return Sql("0")
+    # Not by a path: in those, SQLite has no way to write some keys.
+    shown = "value" if of.field == "properties" else _AS_TEXT
+    if of.operator in (EMPTY, NOT_EMPTY):
+        test = Sql(f"{shown} {'=' if of.operator == EMPTY else '<>'} ''")
+    else:
+        test = _compared(shown, of.operator, tuple(_stored(Kind.TEXT, value) for value in of.values))
+    return Sql(f"EXISTS (SELECT 1 FROM json_each({of.field}) WHERE key = ? AND {test.text})", (key, *test.values))
+
+
+# A value of `metadata` as it is read back.
+_AS_TEXT = (
+    "CASE type WHEN 'text' THEN value WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null'"
+    " ELSE CAST(value AS TEXT) END"
+)
+
+
+def _stored(kind: Kind, value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if kind is Kind.USD and value is not None:
+        exact = picos(decimal(value))
+        return exact if abs(exact) < 2**63 else float(exact)
+    return value
+
+
+def _compared(expression: str, operator: str, values: Sequence[Any]) -> Sql:
+    if operator in _ORDER:
+        return Sql(f"{expression} {_ORDER[operator]} ?", (values[0],))
+    if operator == EQUALS:
+        return _equal(expression, values)
+    if operator == NOT:
+        equal = _equal(expression, values)
+        return Sql(f"NOT coalesce({equal.text}, 0)", equal.values)
+    positive = _NEGATED.get(operator, operator)
+    tests = [_LIKENESS[positive](expression, value) for value in values]
+    text = " OR ".join(test.text for test in tests)
+    found = tuple(value for test in tests for value in test.values)
+    return Sql(f"NOT coalesce(({text}), 0)" if operator in _NEGATED else f"({text})", found)
+
+
+def _equal(expression: str, values: Sequence[Any]) -> Sql:
+    there = tuple(value for value in values if value is not None)
+    tests: list[Sql] = []
+    if len(there) < len(values):
+        tests.append(Sql(f"{expression} IS NULL OR {expression} = ''"))
+    if len(there) == 1:
+        tests.append(Sql(f"{expression} = ?", there))
+    elif len(there) > _MARKS_AT_MOST:
+        tests.append(Sql(f"{expression} IN (SELECT value FROM json_each(?))", (json.dumps(there),)))
+    elif there:
+        tests.append(Sql(f"{expression} IN ({', '.join('?' * len(there))})", there))
+    return Sql(f"({' OR '.join(test.text for test in tests)})", tuple(value for test in tests for value in test.values))
+
+
+def _any(test: str, values: Sequence[Any]) -> Sql:
+    return Sql(f"({' OR '.join([test] * len(values))})", tuple(values))
+
+
+def _holds(expression: str, value: str) -> Sql:
+    return Sql(f"instr({expression}, ?) > 0", (value,))
+
+
+def _holds_folded(expression: str, value: str) -> Sql:
+    return Sql(f"instr({_folded(expression, value)}, ?) > 0", (value.casefold(),))
+
+
+def _folded(expression: str, value: str) -> str:
+    """The expression without regard to case. SQLite itself knows that of ASCII only, which is faster where it does."""
+    return f"lower({expression})" if value.isascii() else f"folded({expression})"
+
+
+def _words(expression: str, value: str) -> Sql:
+    """Each word somewhere in it."""
+    tests = [_holds_folded(expression, word) for word in value.split()] or [Sql("1")]
+    return Sql(f"({' AND '.join(test.text for test in tests)})", tuple(word for test in tests for word in test.values))
+
+
+_LIKENESS: Mapping[str, Callable[[str, str], Sql]] = {
+    "contains": _holds,
+    "icontains": _holds_folded,
+    "startswith": lambda expression, value: Sql(f"substr({expression}, 1, ?) = ?", (len(value), value)),
+    "endswith": lambda expression, value: Sql(f"substr({expression}, ?) = ?", (-len(value), value)),
+    "iexact": lambda expression, value: Sql(f"{_folded(expression, value)} = ?", (value.casefold(),)),
+    "ilike": lambda expression, value: Sql(f"{expression} LIKE ?", (value,)),
+    "regex": lambda expression, value: Sql(f"matches(?, {expression})", (value,)),
+    "trigram_word_similar": lambda expression, value: Sql(f"similar(?, {expression})", (value,)),
+    FULL_TEXT: _words,
+}

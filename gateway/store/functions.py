@@ -1,0 +1,49 @@
+"""What SQLite lacks to filter by text, as functions of a connection."""
+
+import sqlite3
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+# For one value. The engine lets go of the GIL meanwhile, so that no pattern holds up the event loop.
+_MATCH_WITHIN_S = 0.5
+_SIMILAR_FROM = 0.6
+_PATTERNS_KEPT = 16
+
+
+def add(db: sqlite3.Connection) -> None:
+    """Adds `folded(text)`, `matches(pattern, text)` and `similar(word, text)`."""
+    db.create_function("folded", 1, folded, deterministic=True)
+    db.create_function("matches", 2, matches, deterministic=True)
+    db.create_function("similar", 2, similar, deterministic=True)
+
+
+def folded(text: Any) -> str | None:
+    """Without regard to case."""
+    return None if text is None else str(text).casefold()
+
+
+def matches(pattern: str, text: Any) -> bool | None:
+    """Whether the pattern is found in the text. Raises TimeoutError, which fails the statement."""
+    if text is None:
+        return None
+    return _compiled(pattern).search(str(text), timeout=_MATCH_WITHIN_S, concurrent=True) is not None
+
+
+def similar(word: str, text: Any) -> bool | None:
+    """Whether most of the word's trigrams are among the text's, both as PostgreSQL's pg_trgm makes them."""
+    if text is None:
+        return None
+    wanted = _trigrams(word)
+    return bool(wanted) and len(wanted & _trigrams(str(text))) / len(wanted) >= _SIMILAR_FROM
+
+
+@lru_cache(_PATTERNS_KEPT)
+def _compiled(pattern: str) -> "regex.Pattern[str]":
+    return regex.compile(pattern)
+
+
+def _trigrams(text: str) -> set[str]:
+    padded = [f"  {word} " for word in regex.findall(r"\w+", text.lower())]
+    return {word[at : at + 3] for word in padded for at in range(len(word) - 2)}
