@@ -32,6 +32,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
 from gateway.web.bodies import BODY_TIMEOUT_S
 from gateway.web.connection import Limits
+from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
@@ -40,6 +41,8 @@ from gateway.web.routes import register, table
 from gateway.web.server import serving
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
+from gateway.web.traces import TraceHandlers
+from gateway.web.users import UserHandlers
 
 log = logging.getLogger(__name__)
 
@@ -221,6 +224,9 @@ async def opened(
         routes = table(
             SpanHandlers(recorder, store),
             ListHandlers(store),
+            TraceHandlers(store),
+            UserHandlers(store, clock),
+            IngestHandlers(recorder),
             RelayHandlers(proxy, pool, clock),
             StatusHandlers(store, metrics),
         )

@@ -1,4 +1,4 @@
-"""The commands: serve, check, audit, demo, bench."""
+"""The commands: serve, check, audit, spans, trace, demo, bench."""
 
 import argparse
 import asyncio
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", action="store_true", help="as JSON")
     audit.set_defaults(command=_audit)
 
+    _add_spans(commands.add_parser("spans", help="show spans", description=_ABOUT_SPANS))
+    _add_trace(commands.add_parser("trace", help="show a trace", description="Shows the tree of a trace."))
     demo = commands.add_parser(
         "demo",
         help="see it work, without an account",
@@ -111,6 +113,35 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     return parser
+
+
+_ABOUT_SPANS = (
+    "Shows the newest spans, the newest last. A condition is a field of the API, = != > >= < <= or ~ (holds, whatever "
+    "the case), and a value: model=echo, cost>=0.01, metadata__plan=pro."
+)
+
+
+def _add_spans(spans: argparse.ArgumentParser) -> None:
+    _add_config(spans)
+    _add_organization(spans)
+    spans.add_argument("--where", action="append", default=[], metavar="CONDITION", help="only these; all have to hold")
+    spans.add_argument("--since", type=_time, metavar="TIME", help="only those that ended from then on, ISO 8601")
+    spans.add_argument("--limit", type=_number, default=50, metavar="N", help="how many (default: 50)")
+    spans.add_argument("--follow", action="store_true", help="go on with those that come")
+    spans.add_argument("--json", action="store_true", help="a line of JSON each")
+    spans.set_defaults(command=_spans)
+
+
+def _add_trace(trace: argparse.ArgumentParser) -> None:
+    trace.add_argument("trace_unique_id", metavar="ID", help="its trace_unique_id")
+    _add_config(trace)
+    _add_organization(trace)
+    trace.add_argument("--json", action="store_true", help="as JSON")
+    trace.set_defaults(command=_trace)
+
+
+def _add_organization(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--organization", metavar="ID", help="whose (default: the only one)")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
@@ -241,6 +272,12 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of spans")
+    return int(text)
+
+
 def _round_number(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
@@ -255,6 +292,25 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def _spans(options: argparse.Namespace) -> int:
+    # rich takes its time to load.
+    from rich.console import Console
+
+    from gateway import show
+
+    given = {name: getattr(options, name) for name in ("organization", "where", "since", "limit", "follow", "json")}
+    return show.spans(show.Options(config.load(options.config).store.path, **given), Console())
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from gateway import show
+
+    path = config.load(options.config).store.path
+    return show.trace(path, options.organization, options.trace_unique_id, Console(), as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> int:

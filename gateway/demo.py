@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from gateway import config
 from gateway.app import local_key, opened, served
 from gateway.errors import GatewayError
+from gateway.show import spans_table
 
 _PORT = 8080
 # What gpt-4o-mini costs, so that the table has costs to show.
@@ -52,7 +50,9 @@ async def run(*, port: int | None, once: bool, stop: Callable[[], AbstractContex
             async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key.key}"}) as session:
                 with console.status("Making a few calls …"):
                     await _make_calls(session)
-                console.print(_table(await _spans(session), console.width))
+                console.print(
+                    spans_table(await _spans(session), console.width, title="The spans of these calls, newest first")
+                )
             if not once:
                 _explain(console, url, key.key, has_openai=len(settings.upstreams) > 1)
                 print(f"listening on {url}", flush=True)
@@ -104,62 +104,6 @@ async def _spans(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
         response.raise_for_status()
         listed: list[dict[str, Any]] = (await response.json())["results"]
         return listed
-
-
-def _table(spans: list[dict[str, Any]], width: int) -> Table:
-    table = Table(
-        title="The spans of these calls, newest first", title_justify="left", box=SIMPLE, collapse_padding=True
-    )
-    table.add_column("what", no_wrap=True, min_width=13)
-    table.add_column("status", no_wrap=True, min_width=10)
-    for name, least in (("tokens", 6), ("cost $", 8), ("1st token", 9), ("tok/s", 6), ("latency", 7)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=least)
-    table.add_column("output", no_wrap=True)
-    room = max(8, min(60, width - 71))
-    for span in spans:
-        table.add_row(
-            escape(_short(span["span_name"] or span["model"], 13)),
-            _status(span),
-            _tokens(span),
-            "–" if span["cost"] is None else f"{span['cost']:.6f}",
-            _seconds(span["time_to_first_token"]),
-            "–" if span["tokens_per_second"] is None else f"{span['tokens_per_second']:,.0f}",
-            _seconds(span["latency"]),
-            escape(_short(_output(span), room)),
-        )
-    return table
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _status(span: dict[str, Any]) -> str:
-    if span["status"] == "failed":
-        return f"[red]failed {span['status_code']}[/]"
-    return f"[green]{span['status']}[/]"
-
-
-def _tokens(span: dict[str, Any]) -> str:
-    if span["prompt_tokens"] is None:
-        return "–"
-    return f"{span['prompt_tokens']}→{span['completion_tokens']}"
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value * 1000:,.1f}ms"
-
-
-def _output(span: dict[str, Any]) -> str:
-    if span["error_message"]:
-        text = span["error_message"]
-    elif span["tool_calls"]:
-        text = f"{span['tool_calls'][0]['function']['name']}(…)"
-    elif span["completion_message"]:
-        text = span["completion_message"].get("content") or ""
-    else:
-        text = span["output"] if isinstance(span["output"], str) else json.dumps(span["output"])
-    return str(text)
 
 
 def _explain(console: Console, url: str, key: str, *, has_openai: bool) -> None:

@@ -6,7 +6,7 @@ there leaves the relay alone. However a call ends, it leaves a span.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -187,7 +187,7 @@ class Proxy:
     async def _call(self, client: Client, caller: Caller, path_qs: str) -> None:
         path = path_qs.partition("?")[0]
         call = Call(self._clock.new_id(), caller, routing.kind_of(path), client, path_qs)
-        call.params = aliases.merge({}, aliases.header_params(client.headers))
+        call.params = _params({}, client)
         client.name_span(call.unique_id)
         try:
             body = await client.read()
@@ -266,7 +266,7 @@ class Proxy:
                 raise
             return self._admit_opaque(call, body)
         own = params.own_fields(fields, is_chat=call.kind.is_chat)
-        call.params = aliases.merge(own, aliases.header_params(call.client.headers))
+        call.params = _params(own, call.client)
         removed = params.stripped(fields, is_chat=call.kind.is_chat)
         call.request = params.other_fields(fields, removed)
         call.streamed = fields.get("stream") is True
@@ -286,7 +286,7 @@ class Proxy:
     def _admit_form(self, call: Call, body: bytes, plain: bytes, limit: bytes) -> tuple[bytes, Choice]:
         fields = multipart.fields(plain, limit, {"model", "stream", "metadata", *params.STRIPPED})
         own = params.own_fields(fields, is_chat=False)
-        call.params = aliases.merge(own, aliases.header_params(call.client.headers))
+        call.params = _params(own, call.client)
         call.model = fields["model"] if isinstance(fields.get("model"), str) else None
         call.streamed = fields.get("stream") == "true"
         call.request = {"model": call.model, "bytes": len(plain)}
@@ -506,6 +506,15 @@ class Proxy:
         self._metrics.count_call(
             call.upstream or "none", outcome_label(outcome), fields["latency"], fields["time_to_first_token"]
         )
+
+
+def _params(own: Mapping[str, Any], client: Client) -> dict[str, Any]:
+    """What a call says of its span, by its body and its headers. One that names no trace is in that of its traceparent,
+    which goes on to the upstream as well."""
+    found = aliases.merge(own, aliases.header_params(client.headers))
+    if "trace_unique_id" in found or (header := client.headers.get("traceparent")) is None:
+        return found
+    return {**aliases.traced(header), **found}
 
 
 def _forwarded_headers(client: Client, *, changed: bool) -> list[tuple[str, str]]:

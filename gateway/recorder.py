@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gateway.clock import Clock
-from gateway.core import aliases, complete, content, params, secrets
+from gateway.core import aliases, complete, content, params, secrets, steps
 from gateway.core.complete import Draft
 from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
@@ -131,16 +131,21 @@ class Recorder:
         return stored
 
     async def create_spans(
-        self, raws: Sequence[Any], caller: Caller, header_params: Mapping[str, Any] | None = None
+        self,
+        raws: Sequence[Any],
+        caller: Caller,
+        header_params: Mapping[str, Any] | None = None,
+        *,
+        traced: bool = False,
     ) -> list[RefusedRequest | str]:
         """Stores posted spans, each on its own, and returns after their commits: for each its id, or why it was not
-        stored."""
+        stored. `traced`: they are steps of traces, which need no model, and are known by their ids in the trace."""
         ends: list[RefusedRequest | tuple[str, asyncio.Future[bool]]] = []
         for number, raw in enumerate(raws, 1):
             try:
                 if not isinstance(raw, dict):
                     raise MalformedBody("A span must be a JSON object.")
-                draft, inserted = await self._insert(raw, caller, header_params)
+                draft, inserted = await self._insert(raw, caller, header_params, traced=traced)
                 ends.append((str(draft.span.unique_id), inserted))
             except GatewayError as error:
                 ends.append(self._refused(error, caller))
@@ -174,10 +179,15 @@ class Recorder:
             raise StoreUnavailable(f"The span could not be changed: {error}.", code="store_failed") from error
 
     async def _insert(
-        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
+        self,
+        raw: Mapping[str, Any],
+        caller: Caller,
+        header_params: Mapping[str, Any] | None,
+        *,
+        traced: bool = False,
     ) -> tuple[Draft, asyncio.Future[bool]]:
         await self._in_step()
-        draft, minted = self._posted(raw, caller, header_params)
+        draft, minted = self._posted(raw, caller, header_params, traced=traced)
         if wanted := complete.wanted(draft):
             complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
         await self._in_step()
@@ -341,11 +351,13 @@ class Recorder:
         await asyncio.gather(*self._late, return_exceptions=True)
 
     def _posted(
-        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None
+        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None, *, traced: bool
     ) -> tuple[Draft, bool]:
         """A posted span, and whether its id was minted here."""
         fields = aliases.merge(raw, header_params)
-        if not fields.get("model"):
+        if traced:
+            fields |= steps.identified(fields)
+        elif not fields.get("model"):
             fields.pop("model", None)
         minted = fields.get("unique_id", "") == ""
         if minted:

@@ -23,17 +23,19 @@ def test_the_two_commands_stand_first_and_are_a_line_each() -> None:
 
 def test_every_command_and_flag_is_in_the_readme() -> None:
     for usage in re.findall(r"^\| `gateway (\w+)(.*?)` \|", README, re.MULTILINE):
-        shown = _parser().parse_args([usage[0]])
+        shown = _parser().parse_args([usage[0], *re.findall(r"^ (ID)\b", usage[1])])
         flags = set(re.findall(r"--(\w+)", usage[1]))
-        assert flags == {name for name in vars(shown) if name != "command"}
+        assert flags == {name for name in vars(shown) if name not in ("command", "trace_unique_id")}
     commands = set(re.findall(r"^\| `gateway (\w+)", README, re.MULTILINE))
-    assert commands == {"serve", "check", "audit", "demo", "bench"}
+    assert commands == {"serve", "check", "audit", "spans", "trace", "demo", "bench"}
 
 
 def test_every_route_is_in_the_readme() -> None:
     table = README[README.index("| route |") : README.index("Every path works")]
-    for path in re.findall(r'(?:Keyed|Open)\([^,]+, f?"([^"]+)"', Path(routes.__file__).read_text()):
-        shown = path.replace("{_ID}", "{unique_id}").replace("/v1/{rest:.+}", "/v1/…")
+    for path in re.findall(r'(?:Keyed\([^,]+,|Open\([^,]+,|_asked\() ?f?"([^"]+)"', Path(routes.__file__).read_text()):
+        shown = path.replace("/v1/{rest:.+}", "/v1/…").replace("{{", "{").replace("}}", "}")
+        for name, id_of in (("_ID", "unique"), ("_TRACE_ID", "trace_unique"), ("_CUSTOMER", ""), ("_THREAD", "")):
+            shown = shown.replace(f"{{{name}}}", f"{{{id_of}_id}}" if id_of else f"{{{name[1:].lower()}_identifier}}")
         assert shown in table, path
 
 

@@ -6,6 +6,7 @@ layer the public name wins over its aliases, whatever the order of the keys. A n
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ OURS = frozenset({"organization_id", "organization_key_id", "organization_key_na
 # What an object holds that is a field of the span too: (its name there, the field's name).
 OF_CUSTOMER = (("customer_identifier", "customer_identifier"), ("email", "customer_email"), ("name", "customer_name"))
 OF_PROMPT = ("prompt_id", "prompt_name", "is_custom_prompt")
+_traceparent = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?$"
+)
 _NESTED = frozenset(NESTED)
 _NOT_AS_IT_IS = OURS | frozenset(ALIASES) | _NESTED
 # Of these, other fields are made.
@@ -61,6 +65,23 @@ def header_params(headers: Mapping[str, str]) -> dict[str, Any]:
             if isinstance(value, dict):
                 found.update({key: item for key, item in value.items() if item is not None})
     return found
+
+
+def traced(traceparent: str) -> dict[str, str]:
+    """The trace and the parent that a header `traceparent` names (W3C Trace Context, section 3.2); empty where it is
+    none."""
+    found = _traceparent.match(traceparent.strip())
+    if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
+        return {}
+    trace_id, parent_id = found["trace"], found["parent"]
+    return (
+        {}
+        if not int(trace_id, 16) or not int(parent_id, 16)
+        else {
+            "trace_unique_id": trace_id,
+            "span_parent_id": parent_id,
+        }
+    )
 
 
 def _layer(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,9 @@ def wanted(draft: Draft) -> dict[str, tokens.Countable]:
     """The counts that nobody reported and that can be estimated: by field, what to count."""
     span = draft.span
     found: dict[str, tokens.Countable] = {}
+    if span.gateway_log_id:
+        # The gateway has counted that call.
+        return found
     generating = span.log_type in tokens.GENERATING
     if not generating and span.log_type != tokens.EMBEDDING:
         return found

@@ -82,6 +82,8 @@ KEYED = ("metadata__", "properties__", "scores__")
 ANY_CONTENT = "search"
 
 EQUALS, NOT, EMPTY, NOT_EMPTY, HAS_KEY, FULL_TEXT = "", "not", "empty", "not_empty", "has_key", "full_text_search"
+# Of a time, from a first value to a last one; either may be None. It is not asked for by name.
+BETWEEN = "between"
 _ORDER = ("lt", "lte", "gt", "gte")
 _EQUALITY = (EQUALS, "in", NOT, "not_in", EMPTY, NOT_EMPTY)
 _WITHIN = ("contains", "not_contains", "icontains")
@@ -146,6 +148,10 @@ class Fields:
         self._kinds = kinds
         self._aliases = aliases
         self._keyed = keyed
+
+    def kind(self, field: str) -> Kind:
+        """Of a field that a condition of these names."""
+        return self._kinds[field]
 
     def names(self) -> list[str]:
         """What can be named."""
@@ -216,6 +222,45 @@ class Fields:
 
 
 SPAN_FIELDS = Fields(FIELDS, ALIASES, KEYED)
+
+# What a trace has itself.
+OF_A_TRACE: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        (
+            *("trace_unique_id", "name", "customer_identifier", "environment", "organization_key_id"),
+            *("trace_group_identifier", "session_identifier", "root_span_unique_id", "unique_organization_id"),
+        ),
+        Kind.TEXT,
+    ),
+    **dict.fromkeys(
+        (
+            *("span_count", "llm_call_count", "error_count", "total_prompt_tokens", "total_completion_tokens"),
+            "total_request_tokens",
+        ),
+        Kind.WHOLE,
+    ),
+    "total_cost": Kind.USD,
+    "duration": Kind.NUMBER,
+    "start_time": Kind.TIME,
+    "end_time": Kind.TIME,
+}
+# Of a trace, any span of which has these.
+_OF_ANY_SPAN = (
+    *("span_unique_id", "span_name", "span_workflow_name", "span_parent_id", "model", "provider_id", "deployment_name"),
+    *("prompt_id", "prompt_name", "prompt_version_number", "log_type", "log_method", "status", "status_code"),
+    *("error_class", "error_fingerprint", "error_code", "error_message", "cost", "latency", "time_to_first_token"),
+    *("tokens_per_second", "routing_time", "prompt_tokens", "completion_tokens", "prompt_cache_hit_tokens"),
+    *("prompt_cache_creation_tokens", "thread_identifier", "custom_identifier", "group_identifier", "timestamp"),
+)
+TRACE_FIELDS = Fields(
+    {**OF_A_TRACE, **{name: FIELDS[name] for name in _OF_ANY_SPAN}},
+    {"id": "trace_unique_id", "trace_id": "trace_unique_id"},
+    ("metadata__",),
+)
+# By what traces are deleted.
+DELETION_FIELDS = Fields(
+    OF_A_TRACE, {"trace_id": "trace_unique_id", "total_tokens": "total_request_tokens"}, ("metadata__",)
+)
 
 
 def conditions(of: Filter) -> Iterator[Condition]:
@@ -355,3 +400,27 @@ def _time(name: str, value: Any) -> str:
 def _as_native(value: Any) -> Any:
     """A value beside a member of `properties`, which keep their JSON types: objects and lists by their text."""
     return dump(value) if isinstance(value, (dict, list)) else value
+
+
+USER_FIELDS = Fields(
+    {
+        **dict.fromkeys(("customer_identifier", "environment", "name", "email"), Kind.TEXT),
+        **dict.fromkeys(
+            ("number_of_requests", "total_tokens", "total_prompt_tokens", "total_completion_tokens", "active_days"),
+            Kind.WHOLE,
+        ),
+        **dict.fromkeys(("average_latency", "average_ttft"), Kind.NUMBER),
+        "total_cost": Kind.USD,
+        **dict.fromkeys(("timestamp", "first_seen"), Kind.TIME),
+    },
+    {"id": "customer_identifier"},
+)
+THREAD_FIELDS = Fields(
+    {
+        **dict.fromkeys(
+            ("thread_identifier", "customer_identifier", "organization_key_id", "environment", "model"), Kind.TEXT
+        ),
+        "timestamp": Kind.TIME,
+    },
+    {"id": "thread_identifier"},
+)

@@ -59,7 +59,7 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         if fields[name] is not None:
             fields[name] = bool(fields[name])
     extras = fields.pop("extras") or {}
-    fields["metadata"] = _shown_metadata(fields["metadata"])
+    fields["metadata"] = shown_metadata(fields["metadata"])
     conversation = fields["log_type"] in content.CONVERSATIONS
     messages = content.prompt_messages(fields["input"]) if conversation else None
     return {
@@ -116,7 +116,7 @@ _MADE_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _shown_metadata(metadata: Any) -> dict[str, str] | None:
+def shown_metadata(metadata: Any) -> dict[str, str] | None:
     """Values as text, and without the keys that begin with an underscore: those are reserved."""
     if not isinstance(metadata, dict):
         return None

@@ -144,6 +144,7 @@ class Span(BaseModel):
     span_parent_id: Text | None = None
     span_name: Text | None = None
     span_workflow_name: Text | None = None
+    gateway_log_id: Text | None = None
     metadata: Object | None = None
     properties: Object | None = None
     positive_feedback: Truth | None = None

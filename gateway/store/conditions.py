@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.filters import (
     ANY_CONTENT,
+    BETWEEN,
     EMPTY,
     EQUALS,
     FIELDS,
@@ -31,11 +32,16 @@ class Sql(NamedTuple):
     values: tuple[Any, ...] = ()
 
 
-def where(of: Filter) -> Sql:
-    """What the filter means."""
+def of_spans(of: Filter) -> Sql:
+    """What a filter means for the rows of `span`."""
+    return where(of, _of_a_span)
+
+
+def where(of: Filter, meaning: Callable[[Condition], Sql]) -> Sql:
+    """What a filter means where its conditions mean this."""
     if isinstance(of, Condition):
-        return _condition(of)
-    parts = [where(part) for part in of.parts]
+        return meaning(of)
+    parts = [where(part, meaning) for part in of.parts]
     if not parts:
         return Sql("1")
     joint = " AND " if isinstance(of, Every) else " OR "
@@ -84,14 +90,22 @@ _ORDER = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _NEGATED = {"not_contains": "contains", "not_startswith": "startswith", "not_endswith": "endswith"}
 
 
-def _condition(of: Condition) -> Sql:
+def _of_a_span(of: Condition) -> Sql:
     if of.key is not None:
         return _of_member(of, of.key)
-    kind, expression = FIELDS[of.field], named(of.field)
+    return of_field(of, named(of.field), FIELDS[of.field])
+
+
+def of_field(of: Condition, expression: str, kind: Kind) -> Sql:
+    """What a condition means for an expression of columns."""
     if of.operator in (EMPTY, NOT_EMPTY):
         nothing = "('', '{}')" if kind is Kind.OBJECT else "('', '\"\"', '[]')" if kind is Kind.CONTENT else "('')"
         is_empty = f"({expression} IS NULL OR {expression} IN {nothing})"
         return Sql(is_empty if of.operator == EMPTY else f"NOT {is_empty}")
+    if of.operator == BETWEEN:
+        signs = zip((">=", "<="), of.values, strict=True)
+        ends = [Sql(f"{expression} {sign} ?", (end,)) for sign, end in signs if end is not None]
+        return Sql(" AND ".join(end.text for end in ends), tuple(end.values[0] for end in ends))
     if of.operator == HAS_KEY:
         return Sql(*_any(f"EXISTS (SELECT 1 FROM json_each({expression}) WHERE key = ?)", of.values))
     values = tuple(_stored(kind, value) for value in of.values)

@@ -22,10 +22,11 @@ class Found(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A part of a walk: which rows, and by what they are ordered besides their ids."""
+    """A part of a walk: which rows, and by what they are ordered besides their ids. `few`: their ids tell them."""
 
     condition: Sql
     column: str | None
+    few: bool = False
 
 
 def page(
@@ -42,14 +43,15 @@ def page(
     at_seq = place.at_seq if place is not None else int(db.execute("SELECT seq FROM journal").fetchone()[0])
     parts = _parts(by, at_seq)
     number = place.part if place is not None else 0
-    there = Sql(f"organization_id = ? AND id <= ? AND {where.text}", (organization_id, at_seq, *where.values))
+    there = Sql(f"id <= ? AND {where.text}", (at_seq, *where.values))
     found: list[tuple[int, Any, int]] = []
     while number < len(parts) and len(found) <= size:
         part = parts[number]
         behind = place if place is not None and place.part == number else None
-        rows = _of_part(db, there, part, by.descending, behind, size + 1 - len(found), offset)
+        chosen = [_of_organization(organization_id, part), there, part.condition]
+        rows = _of_part(db, chosen, part.column, by.descending, behind, size + 1 - len(found), offset)
         if offset and not rows:
-            offset -= min(offset, _count(db, there, part))
+            offset -= min(offset, _count(db, chosen))
         elif rows:
             offset = 0
         found += [(number, value, row_id) for row_id, value in rows]
@@ -61,14 +63,12 @@ def page(
 
 def _parts(by: Order, at_seq: int) -> list[_Part]:
     """Of spans that were not finished when the walk began, nothing was known to sort by; of some others not all."""
-    was_open = Sql(
-        "id IN (SELECT id FROM span WHERE is_open = 1 UNION ALL SELECT id FROM span WHERE seq > ? AND settled_seq > ?)",
-        (at_seq, at_seq),
-    )
-    was_done = Sql("is_open = 0 AND (settled_seq IS NULL OR settled_seq <= ?)", (at_seq,))
+    # By their ids, which indexes tell, so that the others' rows need not be looked at.
+    ids = "(SELECT id FROM span WHERE is_open = 1 UNION ALL SELECT id FROM span WHERE seq > ? AND settled_seq > ?)"
+    was_open, was_done = (Sql(f"id {sign} {ids}", (at_seq, at_seq)) for sign in ("IN", "NOT IN"))
     if by.field == TIMESTAMP:
         # They will have ended later than all that has ended.
-        parts = [_Part(was_open, None), _Part(was_done, TIMESTAMP)]
+        parts = [_Part(was_open, None, few=True), _Part(was_done, TIMESTAMP)]
         return parts if by.descending else parts[::-1]
     column = _COLUMNS.get(by.field, by.field)
     unknown, known = f"{column} IS NULL", f"{column} IS NOT NULL"
@@ -83,26 +83,32 @@ def _parts(by: Order, at_seq: int) -> list[_Part]:
     ]
 
 
+def _of_organization(organization_id: str, part: _Part) -> Sql:
+    # The plus keeps SQLite from going through all of an organization's spans instead.
+    return Sql(f"{'+' if part.few else ''}organization_id = ?", (organization_id,))
+
+
 def _of_part(
-    db: sqlite3.Connection, there: Sql, part: _Part, descending: bool, behind: Place | None, limit: int, offset: int
+    db: sqlite3.Connection,
+    conditions: list[Sql],
+    column: str | None,
+    descending: bool,
+    behind: Place | None,
+    limit: int,
+    offset: int,
 ) -> list[tuple[int, Any]]:
     direction, beyond = ("DESC", "<") if descending else ("ASC", ">")
-    conditions = [there, part.condition]
-    order = f"id {direction}"
-    if part.column is not None:
-        order = f"{part.column} {direction}, {order}"
-    if behind is not None and part.column is not None:
-        conditions.append(Sql(f"({part.column}, id) {beyond} (?, ?)", (behind.value, behind.row_id)))
-    elif behind is not None:
-        conditions.append(Sql(f"id {beyond} ?", (behind.row_id,)))
+    order = f"id {direction}" if column is None else f"{column} {direction}, id {direction}"
+    if behind is not None:
+        place = ("id", (behind.row_id,)) if column is None else (f"({column}, id)", (behind.value, behind.row_id))
+        conditions = [*conditions, Sql(f"{place[0]} {beyond} ({', '.join('?' * len(place[1]))})", place[1])]
     return db.execute(
-        f"SELECT id, {part.column or 'NULL'} FROM span WHERE {_all(conditions)} ORDER BY {order} LIMIT ? OFFSET ?",
+        f"SELECT id, {column or 'NULL'} FROM span WHERE {_all(conditions)} ORDER BY {order} LIMIT ? OFFSET ?",
         (*(value for condition in conditions for value in condition.values), limit, offset),
     ).fetchall()
 
 
-def _count(db: sqlite3.Connection, there: Sql, part: _Part) -> int:
-    conditions = [there, part.condition]
+def _count(db: sqlite3.Connection, conditions: Sequence[Sql]) -> int:
     return int(
         db.execute(
             f"SELECT count(*) FROM span WHERE {_all(conditions)}",
@@ -115,6 +121,15 @@ def _all(conditions: Sequence[Sql]) -> str:
     return " AND ".join(condition.text for condition in conditions)
 
 
+def since(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, limit: int) -> list[tuple[int, int]]:
+    """Rows that came or changed behind a place in the journal and run no more: their ids and places, in order."""
+    return db.execute(
+        f"SELECT id, seq FROM span WHERE seq > ? AND +organization_id = ? AND is_open = 0 AND {where.text}"
+        " ORDER BY seq LIMIT ?",
+        (seq, organization_id, *where.values, limit),
+    ).fetchall()
+
+
 def rows(db: sqlite3.Connection, ids: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of the view `spans`, one by one in this order; `columns`: these alone."""
     shown = "*" if columns is None else ", ".join(columns)
@@ -124,18 +139,32 @@ def rows(db: sqlite3.Connection, ids: Sequence[int], columns: Sequence[str] | No
 
 # Sums
 
+# Of a call that its sender told of as well, only what the gateway logged.
+ONCE = "gateway_log_id IS NULL"
+
 # A sum of SQLite's fails beyond 64 bits; so it is made of two.
 _HALF = 1_000_000_000
 
 
-def _summed(expression: str) -> str:
-    return f"sum(({expression}) / {_HALF}), sum(({expression}) % {_HALF})"
+def summed(expression: str, name: str) -> str:
+    """A sum as two columns, `NAME_high` and `NAME_low`, see `whole`."""
+    return f"sum(({expression}) / {_HALF}) AS {name}_high, sum(({expression}) % {_HALF}) AS {name}_low"
 
 
-_TOTAL_TOKENS = "coalesce(total_request_tokens, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0))"
+def whole(high: int | None, low: int | None) -> int:
+    """The sum that these two columns make up."""
+    return int(high or 0) * _HALF + int(low or 0)
+
+
+def of_halves(name: str) -> str:
+    """The same in SQL, as a double: to compare and to sort by."""
+    return f"(coalesce({name}_high, 0) * {_HALF}.0 + coalesce({name}_low, 0))"
+
+
+TOTAL_TOKENS = "coalesce(total_request_tokens, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0))"
 _SUMS = (
-    f"count(*), {_summed('cost_picos')}, {_summed(_TOTAL_TOKENS)}, {_summed('prompt_tokens')},"
-    f" {_summed('completion_tokens')}, avg(latency), avg(tokens_per_second), avg(time_to_first_token),"
+    f"count(*), {summed('cost_picos', 'cost')}, {summed(TOTAL_TOKENS, 'total')}, {summed('prompt_tokens', 'prompt')},"
+    f" {summed('completion_tokens', 'completion')}, avg(latency), avg(tokens_per_second), avg(time_to_first_token),"
     " sum(status = 'failed'), count(cost_picos), max(timestamp)"
 )
 
@@ -160,16 +189,16 @@ class Sums(NamedTuple):
 def sums(db: sqlite3.Connection, organization_id: str, where: Sql) -> Sums:
     """Over all spans of an organization that the condition is true of."""
     row = db.execute(
-        f"SELECT {_SUMS} FROM span WHERE organization_id = ? AND {where.text}", (organization_id, *where.values)
+        f"SELECT {_SUMS} FROM span WHERE organization_id = ? AND {ONCE} AND {where.text}",
+        (organization_id, *where.values),
     ).fetchone()
     return _sums(row)
 
 
 def _sums(row: Sequence[Any]) -> Sums:
     count, *halves = row[:9]
-    whole = [int(high or 0) * _HALF + int(low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
+    cost, total, prompt, completion = (whole(*pair) for pair in zip(halves[::2], halves[1::2], strict=True))
     latency, speed, first, failed, with_cost, newest = row[9:]
-    cost, total, prompt, completion = whole
     return Sums(count, cost, total, prompt, completion, latency, speed, first, failed or 0, with_cost, newest)
 
 
@@ -178,11 +207,11 @@ GROUP_SORTS: Mapping[str, str] = {
     "number_of_requests": "count(*)",
     "span_count": "count(*)",
     "total_cost": "total(cost_picos)",
-    "total_tokens": f"total({_TOTAL_TOKENS})",
+    "total_tokens": f"total({TOTAL_TOKENS})",
     "error_count": "total(status = 'failed')",
     "error_percentage": "avg(status = 'failed')",
     "average_cost": "avg(cost_picos)",
-    "average_tokens": f"avg({_TOTAL_TOKENS})",
+    "average_tokens": f"avg({TOTAL_TOKENS})",
     "average_latency": "avg(latency)",
     "average_ttft": "avg(time_to_first_token)",
     "average_tps": "avg(tokens_per_second)",
@@ -204,7 +233,8 @@ def groups(
     """Sums by a column, or an expression of columns; spans that have none are in no group. `by`: of GROUP_SORTS."""
     direction = "DESC" if by.descending else "ASC"
     found = db.execute(
-        f"SELECT {_SUMS}, {key} AS key FROM span WHERE organization_id = ? AND {where.text} AND {key} IS NOT NULL"
+        f"SELECT {_SUMS}, {key} AS key FROM span WHERE organization_id = ? AND {ONCE} AND {where.text}"
+        f" AND {key} IS NOT NULL"
         f" GROUP BY key ORDER BY {GROUP_SORTS[by.field]} {direction} NULLS LAST, key LIMIT ? OFFSET ?",
         (organization_id, *where.values, limit, offset),
     )

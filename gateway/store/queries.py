@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.audit import CallCount
 from gateway.core.limits import Use
+from gateway.core.trace import LLM_CALLS
 from gateway.store.rows import COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS, Row, Values
 
 # What a call that was never settled is shown as.
@@ -16,6 +17,7 @@ _ABANDONED = ("failed", 500, "span_lost", "The call has ended; its span could no
 
 
 _MOST = 2**63 - 1
+_LLM_CALLS = ", ".join(f"'{log_type}'" for log_type in LLM_CALLS)
 
 
 class Entry(NamedTuple):
@@ -141,6 +143,26 @@ def abandon_call(db: sqlite3.Connection, seq: int, organization_id: str, unique_
 def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique_id: str, values: Values) -> bool:
     """Puts late counts in; False if the span is gone."""
     return db.execute(_UPDATE_COUNTS, (seq, *values, organization_id, unique_id)).rowcount > 0
+
+
+def call_under(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, parent_id: str) -> str | None:
+    """The first call of ours, by its unique_id, whose parent in a trace is this span."""
+    row = db.execute(
+        "SELECT unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_parent_id = ?"
+        " AND is_call = 1 ORDER BY id LIMIT 1",
+        (organization_id, trace_unique_id, parent_id),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def told_span(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, span_unique_id: str) -> int | None:
+    """The row of a span in a trace that its tracer sent, is of a model's call, and is not linked yet."""
+    row = db.execute(
+        "SELECT id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_unique_id = ? AND is_call = 0"
+        f" AND gateway_log_id IS NULL AND log_type IN ({_LLM_CALLS}) ORDER BY id LIMIT 1",
+        (organization_id, trace_unique_id, span_unique_id),
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def editable(db: sqlite3.Connection, organization_id: str, unique_id: str) -> tuple[int, bool, str | None] | None:

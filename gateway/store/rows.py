@@ -64,6 +64,7 @@ SPAN_COLUMNS = (
     "prompt_id",
     "prompt_name",
     "is_custom_prompt",
+    "gateway_log_id",
     "temperature",
     "top_p",
     "frequency_penalty",

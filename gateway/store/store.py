@@ -22,12 +22,14 @@ from gateway.core.filters import Filter
 from gateway.core.jsontext import dump, parse_or_none
 from gateway.core.limits import KeyLimits, Refusal
 from gateway.core.reading import stored_minute, stored_time
+from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
-from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite
+from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite, threads, traces, users
 from gateway.store.batch import Batch, Write
 from gateway.store.lists import Sums
 from gateway.store.queries import Entry
+from gateway.store.traces import Trace
 from gateway.store.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -142,11 +144,16 @@ class Store:
         assert draft.received_at is not None, "a span that is complete was received"
         received_at = stored_time(draft.received_at)
 
+        may_be_known = _may_be_of_a_call(draft)
+
         def apply(batch: Batch) -> bool:
-            if minted:
+            if minted and not may_be_known:
                 is_new = batch.insert(span, content, received_at)
             else:
-                is_new = queries.insert_span(batch.db, batch.next_seq(), span, content, received_at=received_at)
+                row_id = batch.next_seq()
+                is_new = queries.insert_span(batch.db, row_id, span, content, received_at=received_at)
+                if is_new and may_be_known:
+                    _link_to_call(batch, draft, row_id)
             batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
             return is_new
 
@@ -222,6 +229,8 @@ class Store:
         def apply(batch: Batch) -> bool:
             if draft.reserved:
                 _end_reservation(batch.db, draft)
+            if draft.span.trace_unique_id is not None and draft.span.span_parent_id is not None:
+                _link_parent(batch, draft)
             if opened is not None and opened.row_id and opened.write.error is None:
                 batch.settle(opened.row_id, span, content)
                 return True
@@ -304,9 +313,7 @@ class Store:
             row_id, _ = _ended(batch, organization_id, unique_id)
             if row_id is None:
                 return False
-            is_call, came_at = queries.delete_span(batch.db, batch.next_seq(), row_id)
-            name = audit.DELETED_CALLS if is_call else audit.DELETED_POSTS
-            batch.count(Entry(organization_id, came_at[:_MINUTE_LENGTH], name))
+            _delete(batch, organization_id, row_id)
             return True
 
         return self._writer.put(apply, _EDIT_BYTES, patient=False).done
@@ -335,7 +342,7 @@ class Store:
     ) -> tuple[T, Place | None]:
         """A page of stored spans, behind a place or at an offset, as `shape` makes it of the rows of the view `spans`
         (see `find`), or of these columns; and behind which place the next begins, None at the end."""
-        where = conditions.where(which)
+        where = conditions.of_spans(which)
 
         def paged(db: sqlite3.Connection) -> tuple[T, Place | None]:
             found = lists.page(db, organization_id, where, by, size=size, place=place, offset=offset)
@@ -345,17 +352,116 @@ class Store:
 
     async def sums(self, organization_id: str, which: Filter) -> Sums:
         """Over stored spans."""
-        where = conditions.where(which)
+        where = conditions.of_spans(which)
         return await self._read(lambda db: lists.sums(db, organization_id, where))
 
     async def groups(
         self, organization_id: str, which: Filter, key: str, by: Order, *, limit: int, offset: int
     ) -> list[tuple[Any, Sums]]:
         """Sums by a field of stored spans, of `lists.GROUP_SORTS`."""
-        where = conditions.where(which)
+        where = conditions.of_spans(which)
         return await self._read(
             lambda db: lists.groups(db, organization_id, where, conditions.named(key), by, limit=limit, offset=offset)
         )
+
+    async def traces(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Trace]:
+        """Traces in an order of `traces.SORTS`."""
+        return await self._read(
+            lambda db: traces.page(db, organization_id, which, by, limit=limit, offset=offset),
+        )
+
+    async def trace(
+        self, organization_id: str, trace_unique_id: str, shape: Callable[[Trace, Iterator[Row]], T], *, shared: bool
+    ) -> T | None:
+        """One trace and its spans in the order in which they began, as `shape` makes it in the reader's thread.
+        `shared`: only if everyone may read it."""
+
+        def found(db: sqlite3.Connection) -> T | None:
+            if shared and not traces.is_shared(db, organization_id, trace_unique_id):
+                return None
+            trace = traces.find(db, organization_id, trace_unique_id)
+            return None if trace is None else shape(trace, traces.spans(db, organization_id, trace_unique_id))
+
+        return await self._read(found)
+
+    def share_trace(self, organization_id: str, trace_unique_id: str, *, is_public: bool) -> asyncio.Future[bool]:
+        """Queues whether everyone may read a trace, be it there or not. Raises StoreUnavailable, as the future may."""
+
+        def apply(batch: Batch) -> bool:
+            traces.share(batch.db, organization_id, trace_unique_id, is_public=is_public)
+            return True
+
+        return self._writer.put(apply, _EDIT_BYTES, patient=False).done
+
+    async def delete_trace(
+        self, organization_id: str, trace_unique_id: str, start: datetime | None = None, end: datetime | None = None
+    ) -> int:
+        """Deletes the spans of a trace, or those of a range, that run no more; gives how many once that is committed.
+
+        Raises StoreUnavailable.
+        """
+        deleted: list[int] = []
+        times = [None if time is None else stored_time(time) for time in (start, end)]
+
+        def apply(batch: Batch) -> bool:
+            deleted[:] = traces.ended(batch.db, organization_id, trace_unique_id, *times)
+            for row_id in deleted:
+                _delete(batch, organization_id, row_id)
+            traces.share(batch.db, organization_id, trace_unique_id, is_public=False)
+            return bool(deleted)
+
+        await self._writer.put(apply, _EDIT_BYTES, patient=False).done
+        return len(deleted)
+
+    async def users(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Row]:
+        """Users in an order of `users.SORTS`."""
+        return await self._read(lambda db: users.page(db, organization_id, which, by, limit=limit, offset=offset))
+
+    async def user(self, organization_id: str, customer_identifier: str, environments: Sequence[str]) -> Row | None:
+        """A user in the first of these environments that has one."""
+
+        def found(db: sqlite3.Connection) -> Row | None:
+            each = (users.find(db, organization_id, customer_identifier, one) for one in environments)
+            return next((user for user in each if user is not None), None)
+
+        return await self._read(found)
+
+    async def user_cost(self, user: Row, since: datetime | None) -> int:
+        """What a user's spans cost since then, in units of 1e-12 USD."""
+        if since is None:
+            return int(user["cost_picos"])
+        key = (user["organization_id"], user["customer_identifier"], user["environment"])
+        return await self._read(lambda db: users.cost_since(db, *key, stored_time(since)))
+
+    def say_of_user(self, user: Row, told: Mapping[str, Any], now: datetime) -> asyncio.Future[bool]:
+        """Queues what is said of a user (`users.TOLD`). Raises StoreUnavailable, as the future may."""
+        key = (user["organization_id"], user["customer_identifier"], user["environment"])
+        columns = {name: rows.stored(name, value) for name, value in told.items()}
+
+        def apply(batch: Batch) -> bool:
+            users.say(batch.db, *key, columns, stored_time(now))
+            return True
+
+        return self._writer.put(apply, _EDIT_BYTES + len(str(told)), patient=False).done
+
+    def delete_user(self, user: Row) -> asyncio.Future[bool]:
+        """Queues the end of a user. The spans stay. Raises StoreUnavailable, as the future may."""
+        key = (user["organization_id"], user["customer_identifier"], user["environment"])
+
+        def apply(batch: Batch) -> bool:
+            users.delete(batch.db, *key, batch.seq)
+            return True
+
+        return self._writer.put(apply, _EDIT_BYTES, patient=False).done
+
+    async def threads(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Row]:
+        """Threads in an order of `threads.SORTS`."""
+        where = conditions.of_spans(which)
+        return await self._read(lambda db: threads.page(db, organization_id, where, by, limit=limit, offset=offset))
+
+    async def thread(self, organization_id: str, thread_identifier: str, shape: Callable[[Iterator[Row]], T]) -> T:
+        """The spans of a thread, oldest first, as `shape` makes it in the reader's thread."""
+        return await self._read(lambda db: shape(threads.spans(db, organization_id, thread_identifier)))
 
     async def audit(self, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
         """What an organization sent in whole minutes, beside what is stored of it."""
@@ -462,6 +568,33 @@ def _ended(batch: Batch, organization_id: str, unique_id: str) -> tuple[int | No
     if is_open:
         raise StillRunning("The call is still running: its span can be changed and deleted once it has ended.")
     return row_id, metadata
+
+
+def _may_be_of_a_call(draft: Draft) -> bool:
+    """Whether a posted span may be its sender's view of a call that went through the gateway."""
+    span = draft.span
+    return span.trace_unique_id is not None and span.log_type in LLM_CALLS and span.gateway_log_id is None
+
+
+def _link_to_call(batch: Batch, draft: Draft, row_id: int) -> None:
+    span = draft.span
+    key = (str(span.organization_id), str(span.trace_unique_id))
+    if (call_id := queries.call_under(batch.db, *key, str(span.span_unique_id))) is not None:
+        queries.edit_span(batch.db, batch.next_seq(), row_id, {"gateway_log_id": call_id})
+
+
+def _link_parent(batch: Batch, draft: Draft) -> None:
+    """The other way round: the call ends after its sender's span of it came."""
+    span = draft.span
+    key = (str(span.organization_id), str(span.trace_unique_id))
+    if (row_id := queries.told_span(batch.db, *key, str(span.span_parent_id))) is not None:
+        queries.edit_span(batch.db, batch.next_seq(), row_id, {"gateway_log_id": span.unique_id})
+
+
+def _delete(batch: Batch, organization_id: str, row_id: int) -> None:
+    is_call, came_at = queries.delete_span(batch.db, batch.next_seq(), row_id)
+    name = audit.DELETED_CALLS if is_call else audit.DELETED_POSTS
+    batch.count(Entry(organization_id, came_at[:_MINUTE_LENGTH], name))
 
 
 def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:

@@ -1,14 +1,11 @@
 """Lists of spans, and sums over them."""
 
-import re
-from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from gateway.core import filters, walk
-from gateway.core.filters import ANY_CONTENT, FULL_TEXT, SPAN_FIELDS, Filter
+from gateway.core import walk
 from gateway.core.jsontext import dump
 from gateway.core.prices import usd
 from gateway.core.reading import columns_of, page_of
@@ -17,18 +14,10 @@ from gateway.errors import MalformedBody
 from gateway.recorder import Caller
 from gateway.store.lists import GROUP_SORTS, Sums
 from gateway.store.store import Store
-from gateway.web.bodies import as_object, read_body
+from gateway.web.questions import asked, names, offset, page_asked, page_url
 from gateway.web.replies import json_reply, json_text_reply
 
-PAGE_SIZE = 50
-PAGE_SIZE_AT_MOST = 1000
-_LAST_ROW = 2**62
-# In a query: `name`, or `name[value]`, `name[operator]` and `name[connector]`.
-_PART = re.compile(r"(.+)\[(value|operator|connector)\]")
-
 _RANGE = frozenset({"start_time", "end_time", "environment"})
-# Clients send these; they have no effect here.
-PASSED_OVER = frozenset({"is_test", "all_envs", "fetch_filters"})
 LIST_PARAMETERS = _RANGE | {"page", "page_size", "sort_by", "log_type", "include_fields", "cursor", "search"}
 SUMMARY_PARAMETERS = _RANGE
 GROUP_PARAMETERS = _RANGE | {"group_by", "sort_by", "page", "page_size"}
@@ -61,30 +50,30 @@ class ListHandlers:
         """
         query = request.query
         by = walk.order(query.get("sort_by"), SPAN_SORTS)
-        where = await _asked(request, LIST_PARAMETERS)
+        where = await asked(request, LIST_PARAMETERS)
         place = walk.place(cursor, by) if (cursor := query.get("cursor")) else None
-        page, size = _page(request)
-        wanted = _names(query.get("include_fields"))
+        page, size = page_asked(request)
+        wanted = names(query.get("include_fields"))
         results, following = await self._store.page(
             caller.organization_id,
             where,
             by,
             size=size,
             place=place,
-            offset=0 if place is not None else min((page - 1) * size, _LAST_ROW),
+            offset=0 if place is not None else offset(page, size),
             columns=None if wanted is None else columns_of(wanted),
             shape=partial(page_of, wanted=wanted),
         )
         rest = {
             "count": len(results),
-            "next": following and _page_url(request, page + 1, walk.cursor(following, by)),
-            "previous": _page_url(request, page - 1) if page > 1 else None,
+            "next": following and page_url(request, page + 1, walk.cursor(following, by)),
+            "previous": page_url(request, page - 1) if page > 1 else None,
         }
         return json_text_reply(f'{dump(rest)[:-1]},"results":[{",".join(results)}]}}')
 
     async def summary(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Sums and averages over spans; zeros where there are none."""
-        where = await _asked(request, SUMMARY_PARAMETERS, passed_over=_OF_OTHER_LISTS)
+        where = await asked(request, SUMMARY_PARAMETERS, passed_over=_OF_OTHER_LISTS)
         found = await self._store.sums(caller.organization_id, where)
         return json_reply(
             {
@@ -107,17 +96,17 @@ class ListHandlers:
         if name is None:
             raise MalformedBody(f"group_by: must be one of {', '.join(GROUPS)}.")
         by = walk.order(query.get("sort_by") or "-number_of_requests", {sort: sort for sort in GROUP_SORTS})
-        where = await _asked(request, GROUP_PARAMETERS)
-        page, size = _page(request)
+        where = await asked(request, GROUP_PARAMETERS)
+        page, size = page_asked(request)
         found = await self._store.groups(
-            caller.organization_id, where, name, by, limit=size + 1, offset=min((page - 1) * size, _LAST_ROW)
+            caller.organization_id, where, name, by, limit=size + 1, offset=offset(page, size)
         )
         shown = found[:size]
         return json_reply(
             {
                 "count": len(shown),
-                "next": _page_url(request, page + 1) if len(found) > size else None,
-                "previous": _page_url(request, page - 1) if page > 1 else None,
+                "next": page_url(request, page + 1) if len(found) > size else None,
+                "previous": page_url(request, page - 1) if page > 1 else None,
                 "current_filters": {},
                 "filters_data": {},
                 "results": [{name: key, **_group(sums)} for key, sums in shown],
@@ -143,69 +132,3 @@ def _group(sums: Sums) -> dict[str, Any]:
         "average_tps": sums.tokens_per_second or 0.0,
         "cache_hit_percentage": 0.0,
     }
-
-
-async def _asked(
-    request: web.Request, parameters: Collection[str], *, passed_over: Collection[str] = frozenset()
-) -> Filter:
-    """Which spans a request is about: by its query and, where it has one, by its body. Raises MalformedBody."""
-    asked = [_in_query(request, parameters, {*PASSED_OVER, *passed_over} - set(parameters))]
-    if request.method == "POST" and (body := await read_body(request)).strip():
-        sent = as_object(request, body)
-        asked.append(SPAN_FIELDS.parse(sent.get("filters"), sent.get("operator")))
-    return filters.both(*asked)
-
-
-def _in_query(request: web.Request, parameters: Collection[str], passed_over: Collection[str]) -> Filter:
-    query = request.query
-    found: list[Filter] = []
-    for name, operator in (("start_time", "gte"), ("end_time", "lte")):
-        if text := query.get(name):
-            # A + that was not encoded arrives as a space.
-            found.append(SPAN_FIELDS.condition("timestamp", operator, text.replace(" ", "+"), told=name))
-    exact = [name for name in ("environment", "log_type") if name in parameters and query.get(name)]
-    found += [SPAN_FIELDS.condition(name, filters.EQUALS, query[name]) for name in exact]
-    if "search" in parameters and (text := query.get("search")):
-        found.append(SPAN_FIELDS.condition(ANY_CONTENT, FULL_TEXT, text))
-    quick: dict[str, dict[str, Any]] = {}
-    unknown: set[str] = set()
-    for name, text in query.items():
-        if name in parameters or name in passed_over:
-            continue
-        part = _PART.fullmatch(name)
-        field, role = (part[1], part[2]) if part else (name, "value")
-        if not SPAN_FIELDS.knows(field):
-            unknown.add(name)
-        elif role == "value":
-            quick.setdefault(field, {}).setdefault("value", []).append(text)
-        else:
-            quick.setdefault(field, {})[role] = text
-    if unknown:
-        raise MalformedBody(
-            f"{', '.join(sorted(unknown))}: not supported; use {', '.join(sorted(parameters))},"
-            f" or a field: {', '.join(SPAN_FIELDS.names())}."
-        )
-    return filters.both(*found, SPAN_FIELDS.parse(quick))
-
-
-def _page(request: web.Request) -> tuple[int, int]:
-    query = request.query
-    size = min(_positive(query.get("page_size") or str(PAGE_SIZE), "page_size"), PAGE_SIZE_AT_MOST)
-    return _positive(query.get("page") or "1", "page"), size
-
-
-def _positive(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0):
-        raise MalformedBody(f"{name}: must be a whole number above 0.")
-    return int(text)
-
-
-def _names(text: str | None) -> list[str] | None:
-    """The fields that are wanted; None is all of them."""
-    names = [name.strip() for name in (text or "").split(",")]
-    return [name for name in names if name] or None
-
-
-def _page_url(request: web.Request, page: int, cursor: str | None = None) -> str:
-    url = request.url.without_query_params("cursor").update_query(page=page)
-    return str(url.update_query(cursor=cursor) if cursor is not None else url)

@@ -16,10 +16,15 @@ from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
 from gateway.store.lists import GROUP_SORTS
-from gateway.web.lists import GROUPS, PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
+from gateway.store.threads import SORTS as THREAD_SORTS
+from gateway.store.traces import SORTS as TRACE_SORTS
+from gateway.store.users import SORTS as USER_SORTS
+from gateway.web.lists import GROUPS
+from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
+from gateway.web.traces import DELETED_AT_MOST
 
 ANY_METHOD = "*"
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -124,6 +129,10 @@ _NO_IDS = f"None is one of {', '.join(sorted(RESERVED_IDS))}."
 _IN_PATH: Schema = {
     "rest": {"type": "string", "minLength": 1, "description": "May hold slashes."},
     "unique_id": {"type": "string", "minLength": 1, "description": f"May hold slashes. {_NO_IDS}"},
+    "trace_unique_id": {"type": "string", "minLength": 1, "description": "May hold slashes."},
+    "organization_id": {"type": "string", "minLength": 1},
+    "customer_identifier": {"type": "string", "minLength": 1, "description": "May hold slashes."},
+    "thread_identifier": {"type": "string", "minLength": 1, "description": "May hold slashes."},
 }
 _PARAMS = {
     "name": PARAMS_HEADERS[0],
@@ -161,7 +170,7 @@ _HEADERS: Schema = {
 _RESPONSES: Schema = {
     "Malformed": _refusal("The body or the query is not what this takes."),
     "NoKey": _refusal("No key, or a wrong one.", headers={"WWW-Authenticate": ref("headers", "WWW-Authenticate")}),
-    "NotFound": _refusal("The caller's organization has no such span."),
+    "NotFound": _refusal("The caller's organization has nothing of that id."),
     "StillRunning": _refusal("The span is of a call that has not ended."),
     "TooLarge": _refusal("The body is larger than [server] max_body_mb, or the answer takes too long to make."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
@@ -196,7 +205,7 @@ def _passed(content: Schema, *, leaves_span: bool) -> Schema:
     }
 
 
-def _body(schema: str, example: Schema) -> Schema:
+def _body(schema: str, example: Schema | list[Schema]) -> Schema:
     return {"required": True, "content": {_JSON: {"schema": ref("schemas", schema), "example": example}}}
 
 
@@ -228,6 +237,30 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
         ("PATCH", "/api/request-logs/{unique_id}/"): _edit(),
         ("DELETE", "/api/request-logs/{unique_id}/"): _delete(),
+        **{("POST", path): _otlp() for path in ("/v1/traces", "/api/v1/traces", "/api/v2/traces")},
+        **{
+            ("POST", path): _ingest()
+            for path in (
+                *("/v1/traces/ingest", "/api/v1/traces/ingest", "/api/openai/v1/traces/ingest"),
+                "/api/traces/ingest",
+            )
+        },
+        ("GET", "/api/users/list"): _users(),
+        ("POST", "/api/users/list"): _users(with_filters=True),
+        ("GET", "/api/users/{customer_identifier}"): _user("One user, and what is used of the budget"),
+        ("PATCH", "/api/users/{customer_identifier}"): _edit_user(),
+        ("DELETE", "/api/users/{customer_identifier}"): _delete_user(),
+        ("GET", "/api/log_threads"): _threads(),
+        ("POST", "/api/log_threads"): _threads(with_filters=True),
+        ("GET", "/api/log_threads/{thread_identifier}"): _thread(),
+        ("GET", "/api/traces/list"): _traces(),
+        ("POST", "/api/traces/list"): _traces(with_filters=True),
+        ("POST", "/api/traces/bulk"): _delete_traces(),
+        ("POST", "/api/traces/bulk-delete"): _delete_traces(),
+        ("GET", "/api/traces/{trace_unique_id}"): _trace(),
+        ("PATCH", "/api/traces/{trace_unique_id}"): _share_trace(),
+        ("DELETE", "/api/traces/{trace_unique_id}"): _delete_trace(),
+        ("GET", "/api/{organization_id}/traces/{trace_unique_id}"): _trace(public=True),
         **{("GET", path): said for path, said in _status_routes().items()},
         **{("HEAD", path): _without_body(said) for path, said in _status_routes().items()},
     }
@@ -401,6 +434,136 @@ def _retrieve() -> Schema:
             "404": ref("responses", "NotFound"),
             **_UNAVAILABLE,
         },
+    }
+
+
+def _otlp() -> Schema:
+    sent = {"schema": ref("schemas", "Otlp")}
+    told = members({"rejectedSpans": {"type": "integer"}, "errorMessage": {"type": "string"}})
+    answer = _says("What is not stored is told.", {"partialSuccess": told})
+    answer["content"] |= {"application/x-protobuf": {}}
+    return {
+        "tags": ["tracing"],
+        "summary": "OTLP/HTTP: spans of OpenTelemetry",
+        "requestBody": {"required": True, "content": {_JSON: sent, "application/x-protobuf": {}}},
+        "responses": {"200": answer, **_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE},
+    }
+
+
+def _ingest() -> Schema:
+    found = _answer("What is stored, and what is wrong with the rest.", ref("schemas", "Ingested"))
+    example = [{"trace_unique_id": "t", "span_unique_id": "s", "span_name": "step"}]
+    return {
+        "tags": ["tracing"],
+        "summary": "Spans of traces, with the fields of create-span",
+        "requestBody": _body("Steps", example),
+        "responses": {
+            "200": found,
+            **_UNREAD,
+            "400": _answer("Nothing is stored.", {"anyOf": [ref("schemas", "Ingested"), ref("schemas", "Refusal")]}),
+            **_UNAUTHORIZED,
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _users(*, with_filters: bool = False) -> Schema:
+    found = _answer("A page of users.", ref("schemas", "Users"))
+    parameters = {**_PAGED, "sort_by": _sort(USER_SORTS, "-first_seen"), **_RANGE}
+    said = "Users, as their spans show them"
+    return _question(said, parameters, found, with_filters=with_filters) | {"tags": ["users"]}
+
+
+def _user(summary: str) -> Schema:
+    return {
+        "tags": ["users"],
+        "summary": summary,
+        "parameters": [_in_query("environment", {"type": "string"})],
+        "responses": {
+            "200": _answer("The user.", ref("schemas", "User")),
+            **_UNAUTHORIZED,
+            "404": ref("responses", "NotFound"),
+            "413": ref("responses", "TooLarge"),
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _edit_user() -> Schema:
+    said = _user("Keep what is said of a user")
+    body = _body("UserChanges", {"name": "Ada", "period_budget": 10, "budget_duration": "monthly"})
+    return {**said, "requestBody": body, "responses": {**said["responses"], **_UNREAD, **_UNSTORED}}
+
+
+def _delete_user() -> Schema:
+    said = _user("Forget a user; the spans stay, and the next one brings the user back")
+    responses = {status: answer for status, answer in said["responses"].items() if status != "200"}
+    return {**said, "responses": {"204": {"description": "It is so."}, **responses}}
+
+
+def _threads(*, with_filters: bool = False) -> Schema:
+    found = _answer("A page of threads.", ref("schemas", "Threads"))
+    parameters = {**_PAGED, "sort_by": _sort(THREAD_SORTS, "-timestamp"), **_RANGE}
+    return _question("Threads", parameters, found, with_filters=with_filters) | {"tags": ["users"]}
+
+
+def _thread() -> Schema:
+    said = _user("A thread as a conversation")
+    found = _says("The thread.", {"thread_identifier": {}, "log_count": {}, "messages": {}, "unique_ids": {}})
+    return {**said, "parameters": [], "responses": {**said["responses"], "200": found}}
+
+
+def _traces(*, with_filters: bool = False) -> Schema:
+    found = _answer("A page of traces.", ref("schemas", "Traces"))
+    parameters = {**_PAGED, "sort_by": _sort(TRACE_SORTS, "-timestamp"), **_RANGE}
+    return _question("Traces", parameters, found, with_filters=with_filters) | {"tags": ["traces"]}
+
+
+def _trace(*, public: bool = False) -> Schema:
+    return {
+        "tags": ["traces"],
+        "summary": "A trace that is shown to everyone" if public else "One trace, with its tree",
+        "responses": {
+            "200": _answer("The trace.", ref("schemas", "WholeTrace")),
+            **({} if public else _UNAUTHORIZED),
+            "404": ref("responses", "NotFound"),
+            "413": ref("responses", "TooLarge"),
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _share_trace() -> Schema:
+    shared = {"trace_unique_id": {"type": "string"}, "is_public": {"type": "boolean"}}
+    return {
+        "tags": ["traces"],
+        "summary": "Show a trace to everyone, or no more",
+        "requestBody": _body("Share", {"is_public": True}),
+        "responses": {"200": _says("It is so.", shared), **_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE},
+    }
+
+
+def _delete_trace() -> Schema:
+    return {
+        "tags": ["traces"],
+        "summary": "Delete the spans of a trace; those that still run stay",
+        "parameters": [_in_query("start_time", _time()), _in_query("end_time", _time())],
+        "responses": {
+            "200": _says("They are gone, after the commit; also where there were none.", {"message": {}}),
+            "400": ref("responses", "Malformed"),
+            **_UNAUTHORIZED,
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _delete_traces() -> Schema:
+    deleted: Schema = {"success_count": {}, "error_count": {}, "errors": {}, "deleted_count": {}, "message": {}}
+    return {
+        "tags": ["traces"],
+        "summary": f"Delete the traces that filters find, at most {DELETED_AT_MOST}",
+        "requestBody": _body("Filters", {"filters": {"customer_identifier": {"operator": "", "value": ["u-1"]}}}),
+        "responses": {"200": _says("They are gone.", deleted), **_UNREAD, **_UNAUTHORIZED, **_UNSTORED},
     }
 
 

@@ -9,6 +9,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
+from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
@@ -16,8 +17,13 @@ from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, des
 from gateway.web.relay import RelayHandlers
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
+from gateway.web.traces import TraceHandlers
+from gateway.web.users import UserHandlers
 
 _ID = f"{{unique_id:(?!(?:{'|'.join(sorted(RESERVED_IDS))})/?$)(?s:.+)}}"
+_TRACE_ID = "{trace_unique_id:(?s:.+)}"
+_CUSTOMER = "{customer_identifier:(?s:.+)}"
+_THREAD = "{thread_identifier:(?s:.+)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,15 @@ class Open:
     handler: Handler
 
 
-def table(spans: SpanHandlers, lists: ListHandlers, relay: RelayHandlers, status: StatusHandlers) -> list[Keyed | Open]:
+def table(
+    spans: SpanHandlers,
+    lists: ListHandlers,
+    traces: TraceHandlers,
+    users: UserHandlers,
+    ingest: IngestHandlers,
+    relay: RelayHandlers,
+    status: StatusHandlers,
+) -> list[Keyed | Open]:
     """What each path does, and who may call it. The first that fits wins."""
     return [
         Keyed("POST", "/v1/chat/completions", relay.chat),
@@ -46,6 +60,8 @@ def table(spans: SpanHandlers, lists: ListHandlers, relay: RelayHandlers, status
         Keyed("POST", "/api/openai/v1/chat/completions", relay.chat),
         Keyed("GET", "/v1/models", relay.models),
         Keyed("GET", "/api/models", relay.models),
+        Keyed("POST", "/v1/traces", ingest.otlp),
+        Keyed("POST", "/v1/traces/ingest", ingest.rows),
         Keyed(ANY_METHOD, "/v1/{rest:.+}", relay.relay),
         Keyed("POST", "/api/request-logs", spans.create),
         Keyed("POST", "/api/request-logs/create", spans.create),
@@ -60,6 +76,24 @@ def table(spans: SpanHandlers, lists: ListHandlers, relay: RelayHandlers, status
         Keyed("GET", f"/api/request-logs/{_ID}", spans.retrieve),
         Keyed("PATCH", f"/api/request-logs/{_ID}", spans.edit),
         Keyed("DELETE", f"/api/request-logs/{_ID}", spans.delete),
+        Keyed("POST", "/api/v2/traces", ingest.otlp),
+        Keyed("POST", "/api/v1/traces", ingest.otlp),
+        Keyed("POST", "/api/v1/traces/ingest", ingest.rows),
+        Keyed("POST", "/api/openai/v1/traces/ingest", ingest.rows),
+        Keyed("POST", "/api/traces/ingest", ingest.rows),
+        *_asked("/api/users/list", users.list),
+        Keyed("GET", f"/api/users/{_CUSTOMER}", users.retrieve),
+        Keyed("PATCH", f"/api/users/{_CUSTOMER}", users.edit),
+        Keyed("DELETE", f"/api/users/{_CUSTOMER}", users.delete),
+        *_asked("/api/log_threads", users.threads),
+        Keyed("GET", f"/api/log_threads/{_THREAD}", users.thread),
+        *_asked("/api/traces/list", traces.list),
+        Keyed("POST", "/api/traces/bulk", traces.delete_several),
+        Keyed("POST", "/api/traces/bulk-delete", traces.delete_several),
+        Keyed("GET", f"/api/traces/{_TRACE_ID}", traces.retrieve),
+        Keyed("PATCH", f"/api/traces/{_TRACE_ID}", traces.share),
+        Keyed("DELETE", f"/api/traces/{_TRACE_ID}", traces.delete),
+        Open("GET", f"/api/{{organization_id}}/traces/{_TRACE_ID}", traces.retrieve_public),
         *_read_only("/health", status.health),
         *_read_only("/ready", status.ready),
         *_read_only("/metrics", status.metrics),

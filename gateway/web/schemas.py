@@ -12,6 +12,7 @@ from gateway.core.reading import ALWAYS_NULL
 from gateway.core.span import Span
 from gateway.recorder import EDITABLE
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
+from gateway.web.users import Told
 
 Schema = dict[str, Any]
 
@@ -19,6 +20,7 @@ _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _OBJECT: Schema = {"type": "object"}
 _NUMBER: Schema = {"type": "number"}
+_INTEGER: Schema = {"type": "integer"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _TOKENS = ("total_tokens", "total_prompt_tokens", "total_completion_tokens")
 
@@ -65,30 +67,17 @@ def schemas() -> Schema:
         },
         "Span": members(_fields_shown()),
         "CreatedSpan": {"allOf": [ref("schemas", "Span"), members({"message": {"const": "log successful"}})]},
-        "Page": members(
-            {
-                "count": _COUNT | {"description": "Rows on this page."},
-                "next": or_null(_TEXT | {"format": "uri"}),
-                "previous": or_null(_TEXT | {"format": "uri"}),
-                "results": {"type": "array", "items": ref("schemas", "Span")},
-            }
-        ),
+        "Page": _page(ref("schemas", "Span")),
         "Filters": _OBJECT | {"properties": {"filters": _filters(), "operator": {"enum": ["AND", "OR", None]}}},
         "Summary": members(
             {
-                **dict.fromkeys(("number_of_requests", *_TOKENS), _COUNT),
+                "number_of_requests": _COUNT,
+                **dict.fromkeys(_TOKENS, _INTEGER),
                 **dict.fromkeys(("total_cost", "avg_latency", "avg_tps", "avg_ttft"), _NUMBER),
                 "scores": _OBJECT,
             }
         ),
-        "Groups": members(
-            {
-                "count": _COUNT | {"description": "Groups on this page."},
-                "next": or_null(_TEXT | {"format": "uri"}),
-                "previous": or_null(_TEXT | {"format": "uri"}),
-                "results": {"type": "array", "items": _group()},
-            }
-        ),
+        "Groups": _page(_group()),
         "Bulk": members(
             {
                 "logs": {
@@ -106,6 +95,31 @@ def schemas() -> Schema:
                 "errors": {"type": "array", "items": members({"index": _COUNT, "error": _TEXT})},
             }
         ),
+        "Otlp": _OBJECT | {"properties": {"resourceSpans": {"type": "array", "items": _OBJECT}}},
+        "Steps": {
+            "anyOf": [
+                {"type": "array", "items": _step()},
+                members({"data": {"type": "array", "items": _step()}}),
+            ]
+        },
+        "Ingested": members(
+            {
+                **dict.fromkeys(("message", "status"), _TEXT),
+                "success": {"type": "boolean"},
+                **dict.fromkeys(("ingested_spans", "ingested_count", "created_traces"), _COUNT),
+                "trace_ids": {"type": "array", "items": _TEXT},
+                "errors": {"type": "array", "items": members({"index": _COUNT, "error": _TEXT})},
+            }
+        ),
+        "Users": _page(members(_user_listed())),
+        "User": members(_user()),
+        "UserChanges": {key: value for key, value in Told.model_json_schema().items() if key != "title"},
+        "Threads": _page(members({"thread_identifier": _TEXT, "environment": _TEXT, "log_count": _COUNT})),
+        "Traces": _page(members(_trace())),
+        "WholeTrace": members(
+            {**_trace(), "span_tree": {"type": "array", "items": members({"span_unique_id": _TEXT, "children": {}})}}
+        ),
+        "Share": members({"is_public": {"type": "boolean"}}),
         "BatchResult": members(
             {
                 "results": {
@@ -176,11 +190,67 @@ def _filters() -> Schema:
     }
 
 
+def _step() -> Schema:
+    ids = {name: _TEXT | {"minLength": 1} for name in ("trace_unique_id", "span_unique_id")}
+    return {"allOf": [ref("schemas", "SpanFields")], **members(ids)}
+
+
+def _page(item: Schema) -> Schema:
+    return members(
+        {
+            "count": _COUNT | {"description": "Rows on this page."},
+            "next": or_null(_TEXT | {"format": "uri"}),
+            "previous": or_null(_TEXT | {"format": "uri"}),
+            "results": {"type": "array", "items": item},
+        }
+    )
+
+
+def _user() -> Schema:
+    return {
+        **dict.fromkeys(("id", "customer_identifier", "environment"), _TEXT),
+        **dict.fromkeys(("name", "email", "organization_name", "budget_duration"), or_null(_TEXT)),
+        **dict.fromkeys(("period_start", "period_end", "updated_at"), or_null(_TIME)),
+        **dict.fromkeys(("total_budget", "period_budget"), or_null(_NUMBER)),
+        "total_period_usage": _NUMBER,
+    }
+
+
+def _user_listed() -> Schema:
+    return {
+        **dict.fromkeys(("id", "customer_identifier", "unique_organization_id", "environment"), _TEXT),
+        **dict.fromkeys(("name", "email", "budget_duration"), or_null(_TEXT)),
+        **dict.fromkeys(("first_seen", "last_active_timeframe"), _TIME),
+        **dict.fromkeys(("active_days", "number_of_requests", "total_requests"), _COUNT),
+        **dict.fromkeys(("tokens", *_TOKENS), _INTEGER),
+        **dict.fromkeys(("total_cost", "cost", "average_latency", "average_ttft", "average_monthly_cost"), _NUMBER),
+        **dict.fromkeys(("total_budget", "period_budget"), or_null(_NUMBER)),
+    }
+
+
+def _trace() -> Schema:
+    texts = (
+        *("root_span_unique_id", "unique_organization_id", "organization_id", "organization_key_id", "environment"),
+        *("customer_identifier", "name", "input", "output", "trace_group_identifier", "session_identifier", "model"),
+    )
+    counts = ("span_count", "llm_call_count", "error_count")
+    return {
+        **dict.fromkeys(("id", "trace_unique_id"), _TEXT),
+        **dict.fromkeys(texts, or_null(_TEXT)),
+        **dict.fromkeys(("start_time", "end_time"), _TIME),
+        **dict.fromkeys(("duration", "total_cost"), _NUMBER),
+        **dict.fromkeys(counts, _COUNT),
+        **dict.fromkeys(_TOKENS, _INTEGER),
+        "metadata": or_null(_OBJECT | {"additionalProperties": _TEXT}),
+    }
+
+
 def _group() -> Schema:
     return members(
         {
             "date_group": _TIME | {"description": "Of its newest span."},
-            **dict.fromkeys(("number_of_requests", "span_count", "error_count", "average_tokens", *_TOKENS), _COUNT),
+            **dict.fromkeys(("number_of_requests", "span_count", "error_count"), _COUNT),
+            **dict.fromkeys(("average_tokens", *_TOKENS), _INTEGER),
             **dict.fromkeys(
                 (
                     *("total_cost", "error_percentage", "average_cost", "average_latency", "average_ttft"),

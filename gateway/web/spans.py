@@ -1,25 +1,22 @@
 """Routes of spans: create, retrieve, change, delete."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from gateway.core import aliases
 from gateway.core.audit import whole_minutes
 from gateway.core.reading import public, stored_time
-from gateway.core.span import Time
 from gateway.errors import InvalidSpan, MalformedBody, NotFound, RefusedRequest, StoreUnavailable
 from gateway.recorder import Caller, Recorder
 from gateway.store.store import Store
 from gateway.web.bodies import read_object
+from gateway.web.questions import time_in
 from gateway.web.replies import error_reply, json_reply
 
 BULK_AT_MOST = 500
 BATCH_AT_MOST = 5000
-_time: TypeAdapter[datetime] = TypeAdapter(Time)
 
 
 class SpanHandlers:
@@ -45,7 +42,7 @@ class SpanHandlers:
         """The older form of bulk: for each span its id, or why it was not stored."""
         logs = await self._logs(request, caller, BATCH_AT_MOST)
         ends = await self._recorder.create_spans(logs, caller, aliases.header_params(request.headers))
-        if (refused := _refused_by_store(ends)) is not None:
+        if (refused := refused_by_store(ends)) is not None:
             return error_reply(request, refused)
         results = [
             {"id": None, "status": "error", "error": str(end)}
@@ -101,7 +98,7 @@ class SpanHandlers:
         """Whether every call of the caller's organization is accounted for, in whole minutes around a range."""
         if unknown := sorted(set(request.query) - {"start_time", "end_time"}):
             raise MalformedBody(f"{', '.join(unknown)}: not supported; use end_time, start_time.")
-        start, end = whole_minutes(_time_in(request, "start_time"), _time_in(request, "end_time"))
+        start, end = whole_minutes(time_in(request, "start_time"), time_in(request, "end_time"))
         found = await self._store.audit(caller.organization_id, start, end)
         times = {"start_time": start and stored_time(start), "end_time": end and stored_time(end)}
         return json_reply({**times, **found.as_json()})
@@ -124,14 +121,14 @@ def _checked(logs: Any, at_most: int) -> list[Any]:
 
 def _envelope(request: web.Request, ends: Sequence[RefusedRequest | None], status: int) -> web.Response:
     """How many went well, and what is wrong with the others."""
-    if (refused := _refused_by_store(ends)) is not None:
+    if (refused := refused_by_store(ends)) is not None:
         return error_reply(request, refused)
     errors = [{"index": index, "error": str(error)} for index, error in enumerate(ends) if error is not None]
     body = {"success_count": len(ends) - len(errors), "error_count": len(errors), "errors": errors}
     return json_reply(body, status if body["success_count"] else 400)
 
 
-def _refused_by_store(ends: Sequence[Any]) -> RefusedRequest | None:
+def refused_by_store(ends: Sequence[Any]) -> RefusedRequest | None:
     """Why the store took none of them."""
     if ends and all(isinstance(end, StoreUnavailable) for end in ends):
         refused: RefusedRequest = ends[0]
@@ -141,14 +138,3 @@ def _refused_by_store(ends: Sequence[Any]) -> RefusedRequest | None:
 
 def _unique_id(request: web.Request) -> str:
     return request.match_info["unique_id"].removesuffix("/")
-
-
-def _time_in(request: web.Request, name: str) -> datetime | None:
-    text = request.query.get(name)
-    if not text:
-        return None
-    try:
-        # A + that was not encoded arrives as a space.
-        return _time.validate_python(text.replace(" ", "+"))
-    except ValidationError:
-        raise MalformedBody(f"{name}: must be an ISO 8601 time.") from None

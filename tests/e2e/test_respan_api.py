@@ -19,6 +19,8 @@ from respan import (
     SpanCreateRequest,
     SpanCreateRequestCustomerParams,
     SpanCreateRequestUsage,
+    TraceBulkDeleteFilters,
+    TraceFilterCondition,
 )
 from respan.core.api_error import ApiError
 from respan.errors import BadRequestError, NotFoundError, UnprocessableEntityError
@@ -187,6 +189,46 @@ async def test_reading_back(respan: AsyncRespanClient) -> None:
     assert [(group.customer_identifier, group.span_count) for group in filtered.results] == [("u/1", 1)]
     with pytest.raises(BadRequestError, match="not a field to filter by"):
         await respan.spans.list_spans(filters={"colour": {"operator": "", "value": ["red"]}}, request_options=ONCE)  # type: ignore[arg-type]
+
+
+async def test_traces(gateway: Gateway, respan: AsyncRespanClient) -> None:
+    for span in (
+        {"span_name": "root", "log_type": "workflow", "input": {"q": 1}, "start_time": START},
+        {"span_name": "call", "span_parent_id": "0", "cost": 0.5, "start_time": START, "customer_identifier": "u"},
+    ):
+        await respan.spans.create_span(model="m", trace_unique_id="t", timestamp=START, latency=1.0, **span)  # type: ignore[arg-type]
+    filters: Any = {"span_name": {"operator": "", "value": ["call"]}}
+    listed = await respan.traces.list_traces(sort_by="-total_cost", filters=filters)
+    assert [(trace.trace_unique_id, trace.span_count, trace.total_cost) for trace in listed.results] == [("t", 2, 0.5)]
+    trace = await respan.traces.retrieve_trace("t")
+    assert trace.name == "root" and trace.input == '{"q":1}' and trace.start_time == START
+    assert trace.span_tree is not None and {node.span_name for node in trace.span_tree} == {"root", "call"}
+    shared = await respan.traces.share_trace("t", is_public=True)
+    assert (shared.trace_unique_id, shared.is_public) == ("t", True)
+    public = await respan.traces.retrieve_public_trace("org-a", "t")
+    assert public.span_count == 2
+    with pytest.raises(NotFoundError):
+        await respan.traces.retrieve_trace("none", request_options=ONCE)
+    deleted = await respan.traces.bulk_delete_traces(
+        filters=TraceBulkDeleteFilters(customer_identifier=TraceFilterCondition(operator="", value=["u"]))
+    )
+    assert deleted.deleted_count == 1
+    assert "0 spans" in (await respan.traces.delete_trace("t")).message
+
+
+async def test_users(respan: AsyncRespanClient) -> None:
+    for number in range(3):
+        await respan.spans.create_span(model="m", customer_identifier=f"org/u{number}", cost=number, timestamp=START)
+    users = [user async for user in await respan.users.list_customers(sort_by="-total_cost", page_size=2)]
+    assert [(user.customer_identifier, user.total_cost) for user in users] == [
+        *[("org/u2", 2.0), ("org/u1", 1.0), ("org/u0", 0.0)]
+    ]
+    changed = await respan.users.update_user("org/u1", name="Ada", period_budget=5.0, budget_duration="monthly")
+    assert (changed.name, changed.period_budget, changed.budget_duration) == ("Ada", 5.0, "monthly")
+    assert (await respan.users.retrieve_user("org/u1")).name == "Ada"
+    await respan.users.delete_user("org/u1")
+    with pytest.raises(NotFoundError):
+        await respan.users.retrieve_user("org/u1", request_options=ONCE)
 
 
 async def test_bulk_rows_that_fail(respan: AsyncRespanClient) -> None:

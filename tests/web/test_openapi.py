@@ -35,7 +35,7 @@ def fits(document: Document, schema: str, value: Any) -> None:
 
 
 def lines() -> list[Keyed | Open]:
-    return table(MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    return table(*(MagicMock() for _ in range(7)))
 
 
 def test_every_route_and_method_of_the_table_is_described_and_nothing_else() -> None:

@@ -1,0 +1,447 @@
+"""Spans of OpenTelemetry as spans of ours: OTLP, and the names that GenAI tracers give their attributes.
+
+The names are those of Respan's tracer, of OpenLLMetry (traceloop), of OpenTelemetry's GenAI conventions, old and new,
+and of OpenInference. What none of them names becomes metadata.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from gateway.core.jsontext import parse_or_none
+from gateway.errors import MalformedBody
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How a status says that a span failed.
+ERRORS = (2, "2", "STATUS_CODE_ERROR", "ERROR")
+ATTRIBUTES_AT_MOST = 10_000
+
+
+class OtlpSpan(NamedTuple):
+    """A span as it came, whatever the encoding. Times are nanoseconds since 1970; ids are lower hex."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    failed: bool = False
+    message: str = ""
+    events: Sequence[tuple[str, dict[str, Any]]] = ()
+    links: Sequence[dict[str, str]] = ()
+
+
+# Reading
+
+
+def from_json(body: Any) -> list[OtlpSpan | str]:
+    """The spans of an ExportTraceServiceRequest in OTLP's JSON, or what is wrong with one. Raises MalformedBody."""
+    if not isinstance(body, dict):
+        raise MalformedBody("The body must be a JSON object with resourceSpans.")
+    found: list[OtlpSpan | str] = []
+    for resource_spans in _list(body, "resourceSpans", "resource_spans"):
+        resource = _attributes(_member(resource_spans, "resource"))
+        for scope_spans in _list(resource_spans, "scopeSpans", "scope_spans"):
+            shared = {**resource, **of_scope(_member(scope_spans, "scope"))}
+            found += [_span_from_json(one, shared) for one in _list(scope_spans, "spans")]
+    return found
+
+
+def _span_from_json(one: Any, shared: Mapping[str, Any]) -> OtlpSpan | str:
+    if not isinstance(one, dict):
+        return "A span must be an object."
+    try:
+        status = _member(one, "status")
+        return OtlpSpan(
+            hex_id(_either(one, "traceId", "trace_id"), 32, "traceId"),
+            hex_id(_either(one, "spanId", "span_id"), 16, "spanId"),
+            parent_id(_either(one, "parentSpanId", "parent_span_id")),
+            str(one.get("name") or ""),
+            int(_either(one, "startTimeUnixNano", "start_time_unix_nano") or 0),
+            int(_either(one, "endTimeUnixNano", "end_time_unix_nano") or 0),
+            {**shared, **_attributes(one)},
+            status.get("code") in ERRORS,
+            str(status.get("message") or ""),
+            [(str(event.get("name") or ""), _attributes(event)) for event in _list(one, "events")],
+            [
+                {"trace_id": str(link.get("traceId", "")), "span_id": str(link.get("spanId", ""))}
+                for link in _list(one, "links")
+            ],
+        )
+    except (TypeError, ValueError) as error:
+        return str(error) or "The span cannot be read."
+
+
+def of_scope(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """What made the spans, as attributes."""
+    return {f"otel.scope.{name}": scope[name] for name in ("name", "version") if scope.get(name)}
+
+
+def _member(of: Any, name: str) -> dict[str, Any]:
+    value = of.get(name) if isinstance(of, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _list(of: Any, *names: str) -> list[Any]:
+    value = _either(of, *names) if isinstance(of, dict) else None
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _either(of: Mapping[str, Any], *names: str) -> Any:
+    return next((of[name] for name in names if of.get(name) is not None), None)
+
+
+def hex_id(value: Any, length: int, name: str) -> str:
+    """An id as lower hexadecimal digits. Raises ValueError."""
+    text = str(value or "").lower()
+    if not re.fullmatch(f"[0-9a-f]{{{length}}}", text) or not int(text, 16):
+        raise ValueError(f"{name}: must be {length} hexadecimal digits, not all 0.")
+    return text
+
+
+def parent_id(value: Any) -> str:
+    """The same of a parent's, empty where there is none."""
+    text = str(value or "").lower()
+    return text if text.strip("0") else ""
+
+
+def _attributes(of: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in _list(of, "attributes")[:ATTRIBUTES_AT_MOST]:
+        if isinstance(one.get("key"), str):
+            found[one["key"]] = _value(one.get("value"))
+    return found
+
+
+def _value(value: Any) -> Any:
+    """An AnyValue in JSON."""
+    if not isinstance(value, dict):
+        return value
+    for name, read in _VALUES.items():
+        if name in value:
+            return read(value[name])
+    return None
+
+
+def _whole(value: Any) -> Any:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return value
+
+
+_VALUES: Mapping[str, Callable[[Any], Any]] = {
+    "stringValue": lambda value: value,
+    "boolValue": lambda value: value,
+    "intValue": _whole,
+    "doubleValue": lambda value: value,
+    "arrayValue": lambda value: [_value(one) for one in _list(value, "values")],
+    "kvlistValue": lambda value: {str(one.get("key")): _value(one.get("value")) for one in _list(value, "values")},
+    "bytesValue": lambda value: value,
+}
+
+
+# Mapping
+
+# The first of the names that is there.
+_TEXTS: Mapping[str, Sequence[str]] = {
+    "model": ("model", "gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "embedding.model_name"),
+    "provider_id": ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"),
+    "customer_identifier": (
+        *("respan.customer_params.customer_identifier", "respan.customer.identifier"),
+        *("traceloop.association.properties.user_id", "user.id", "enduser.id"),
+    ),
+    "customer_email": ("respan.customer_params.email", "respan.customer.email"),
+    "customer_name": ("respan.customer_params.name", "respan.customer.name"),
+    "thread_identifier": ("respan.threads.thread_identifier", "respan.thread.id", "gen_ai.conversation.id"),
+    "session_identifier": ("respan.sessions.session_identifier", "session.id"),
+    "trace_group_identifier": ("respan.trace.trace_group_identifier", "respan.trace_group.id"),
+    "group_identifier": ("respan.trace.trace_group_identifier", "respan.trace_group.id"),
+    "custom_identifier": ("respan.span_params.custom_identifier",),
+    "evaluation_identifier": ("respan.evaluation_params.evaluation_identifier",),
+    "log_method": ("respan.entity.log_method",),
+    "unique_id": ("respan.entity.log_id",),
+    "gateway_log_id": ("respan.gateway.log_id",),
+    "span_workflow_name": ("traceloop.workflow.name", "respan.workflow.name"),
+    "span_path": ("traceloop.entity.path",),
+    "reasoning_effort": ("llm.request.reasoning_effort", "gen_ai.request.reasoning_effort"),
+    "error_code": ("error.type", "exception.type"),
+}
+_NUMBERS: Mapping[str, Sequence[str]] = {
+    "prompt_tokens": (
+        *("prompt_tokens", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    ),
+    "completion_tokens": (
+        *("completion_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+        "llm.token_count.completion",
+    ),
+    "total_request_tokens": (
+        *("total_request_tokens", "gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"),
+    ),
+    "prompt_cache_hit_tokens": (
+        *("prompt_cache_hit_tokens", "gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.cache_read.input_tokens"),
+        "llm.token_count.prompt_details.cache_read",
+    ),
+    "prompt_cache_creation_tokens": (
+        *("prompt_cache_creation_tokens", "gen_ai.usage.cache_creation_input_tokens"),
+        *("gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write"),
+    ),
+    "reasoning_tokens": (
+        *("gen_ai.usage.reasoning_tokens", "llm.usage.reasoning_tokens"),
+        "llm.token_count.completion_details.reasoning",
+    ),
+    "temperature": ("gen_ai.request.temperature",),
+    "top_p": ("gen_ai.request.top_p",),
+    "max_tokens": ("gen_ai.request.max_tokens",),
+    "frequency_penalty": ("gen_ai.request.frequency_penalty", "llm.frequency_penalty"),
+    "presence_penalty": ("gen_ai.request.presence_penalty", "llm.presence_penalty"),
+    "time_to_first_token": (
+        *("llm.openai.chat_completions.streaming_time_to_first_token", "gen_ai.server.time_to_first_token"),
+    ),
+}
+_OBJECTS: Mapping[str, Sequence[str]] = {
+    "properties": ("respan.properties",),
+    "prompt": ("respan.prompt",),
+    "tools": ("respan.span.tools", "gen_ai.tool.definitions"),
+    "tool_calls": ("respan.span.tool_calls",),
+    "span_handoffs": ("respan.span.handoffs",),
+}
+_INPUTS = ("traceloop.entity.input", "gen_ai.tool.call.arguments", "input.value")
+_OUTPUTS = ("traceloop.entity.output", "gen_ai.tool.call.result", "output.value")
+_KINDS = ("respan.entity.log_type", "traceloop.span.kind", "openinference.span.kind")
+# What tracers call a kind of span, where that is not our name for it.
+_LOG_TYPES = {
+    "llm": "chat",
+    "chain": "workflow",
+    "retriever": "task",
+    "step": "task",
+    "trace": "workflow",
+    "evaluator": "task",
+    "unknown": "other",
+}
+_OPERATIONS = {
+    "chat": "chat",
+    "generate_content": "chat",
+    "text_completion": "completion",
+    "completion": "completion",
+    "embeddings": "embedding",
+    "embedding": "embedding",
+    "execute_tool": "tool",
+    "invoke_agent": "agent",
+    "create_agent": "agent",
+    "invoke_workflow": "workflow",
+    "rerank": "reranker",
+}
+_NUMBERED = re.compile(
+    r"(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.request\.functions|llm\.tools)"
+    r"\.(\d+)\.(.+)"
+)
+_TOOL_CALL = re.compile(r"(?:tool_calls|message\.tool_calls)\.(\d+)\.(?:tool_call\.)?(?:function\.)?(.+)")
+_PART = re.compile(r"message\.contents\.(\d+)\.message_content\.(type|text)")
+_METADATA = "respan.metadata"
+_PASSED_OVER = frozenset(
+    {
+        *("respan.environment", "respan.entity.log_parent_id", "respan.entity.log_root_id", "respan.entity.log_source"),
+        *("traceloop.entity.name", "llm.request.type", "gen_ai.operation.name", "llm.is_streaming", "llm.embeddings.0"),
+        *("gen_ai.agent.name", "gen_ai.tool.name", "input.mime_type", "output.mime_type", "exception.message"),
+        *("error.message", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"),
+        *("gen_ai.request.stream", "exception.stacktrace"),
+    }
+)
+
+
+def raw_span(span: OtlpSpan) -> dict[str, Any]:
+    """A span as the recorder takes a step of a trace."""
+    left = dict(span.attributes)
+    raw: dict[str, Any] = {
+        "trace_unique_id": span.trace_id,
+        "span_unique_id": span.span_id,
+        "span_parent_id": span.parent_id or None,
+        "span_name": _taken(left, ("traceloop.entity.name",)) if not span.name else span.name,
+        "log_method": "tracing_integration",
+        **_times(span),
+    }
+    messages = _messages(left)
+    for name, names in _TEXTS.items():
+        if (text := _taken(left, names)) is not None and text != "":
+            raw[name] = text if isinstance(text, str) else str(text)
+    for name, names in _NUMBERS.items():
+        if isinstance(number := _taken(left, names), (int, float, str)) and not isinstance(number, bool):
+            raw[name] = number
+    for name, names in _OBJECTS.items():
+        if (value := _parsed(_taken(left, names))) is not None:
+            raw[name] = value
+    raw["log_type"] = _log_type(span, left, raw)
+    raw |= {name: value for name, value in messages.items() if value}
+    for name, names in (("input", _INPUTS), ("output", _OUTPUTS)):
+        value = _taken(left, names)
+        if name not in raw and value is not None:
+            raw[name] = _parsed(value) if isinstance(_parsed(value), (dict, list)) else value
+    if (streamed := left.get("llm.is_streaming", left.get("gen_ai.request.stream"))) is not None:
+        raw["stream"] = bool(streamed)
+    if "output" not in raw and (vector := left.get("llm.embeddings.0")) is not None:
+        raw["output"] = vector
+    raw |= _failure(span)
+    if span.links:
+        raw["span_links"] = list(span.links)
+    raw["metadata"] = _metadata(left)
+    return raw
+
+
+def _times(span: OtlpSpan) -> dict[str, Any]:
+    try:
+        start, end = (_EPOCH + timedelta(microseconds=ns // 1000) for ns in (span.start_ns, span.end_ns))
+    except OverflowError:
+        return {}
+    if not span.end_ns:
+        return {"start_time": start} if span.start_ns else {}
+    if not span.start_ns:
+        return {"timestamp": end}
+    return {"start_time": start, "timestamp": end, "latency": max(0, span.end_ns - span.start_ns) / 1e9}
+
+
+def _taken(left: dict[str, Any], names: Sequence[str]) -> Any:
+    """The first of these attributes; all of them are used up."""
+    found = [left.pop(name) for name in names if name in left]
+    return next((value for value in found if value is not None), None)
+
+
+def _parsed(value: Any) -> Any:
+    return parse_or_none(value) if isinstance(value, str) else value
+
+
+def _log_type(span: OtlpSpan, left: dict[str, Any], raw: Mapping[str, Any]) -> str:
+    kind = _taken(left, _KINDS)
+    if isinstance(kind, str) and kind:
+        return _LOG_TYPES.get(kind.lower(), kind.lower())
+    operation = left.get("gen_ai.operation.name") or left.get("llm.request.type")
+    if isinstance(operation, str) and operation:
+        return _OPERATIONS.get(operation.lower(), operation.lower())
+    if "gen_ai.tool.name" in left:
+        return "tool"
+    return "chat" if raw.get("model") else ("task" if span.parent_id else "workflow")
+
+
+def _failure(span: OtlpSpan) -> dict[str, Any]:
+    exception = next((attributes for name, attributes in span.events if name == "exception"), {})
+    if not span.failed and not exception:
+        return {}
+    told = (
+        span.message,
+        exception.get("exception.message"),
+        span.attributes.get("exception.message"),
+        span.attributes.get("error.message"),
+    )
+    message = next((str(text) for text in told if text), "")
+    code = exception.get("exception.type") or span.attributes.get("error.type")
+    return {
+        "status": "failed",
+        "status_code": 500,
+        **({"error_message": message} if message else {}),
+        **({"error_code": str(code)} if code else {}),
+    }
+
+
+def _metadata(left: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    whole = _parsed(left.get(_METADATA))
+    if isinstance(whole, dict):
+        found |= whole
+    for name, value in left.items():
+        if name.startswith(f"{_METADATA}."):
+            found[name.removeprefix(f"{_METADATA}.")] = value
+        elif name != _METADATA and name not in _PASSED_OVER and value is not None:
+            found[name] = value
+    return found
+
+
+# Messages
+
+
+def _messages(left: dict[str, Any]) -> dict[str, Any]:
+    """Input, output and tools where they came message by message, or as JSON in one attribute."""
+    numbered: dict[str, dict[int, dict[str, Any]]] = {}
+    for name in list(left):
+        if found := _NUMBERED.fullmatch(name):
+            numbered.setdefault(found[1], {}).setdefault(int(found[2]), {})[found[3]] = left.pop(name)
+    asked = _in_order(numbered, "gen_ai.prompt", "llm.input_messages")
+    answered = _in_order(numbered, "gen_ai.completion", "llm.output_messages")
+    tools = [_tool(one) for one in _in_order(numbered, "llm.request.functions", "llm.tools")]
+    prompt = [_message(one, "user") for one in asked] or list(
+        _from_parts(left.get("gen_ai.system_instructions"), left.get("gen_ai.input.messages"))
+    )
+    answers = [_message(one, "assistant") for one in answered] or list(
+        _from_parts(None, left.get("gen_ai.output.messages"))
+    )
+    return {"input": prompt, "output": answers[0] if len(answers) == 1 else answers, "tools": tools}
+
+
+def _in_order(numbered: Mapping[str, Mapping[int, dict[str, Any]]], *names: str) -> list[dict[str, Any]]:
+    found = next((numbered[name] for name in names if name in numbered), {})
+    return [found[number] for number in sorted(found)]
+
+
+def _message(fields: Mapping[str, Any], role: str) -> dict[str, Any]:
+    calls: dict[int, dict[str, Any]] = {}
+    parts: dict[int, dict[str, Any]] = {}
+    message: dict[str, Any] = {"role": role, "content": None}
+    for name, value in fields.items():
+        if found := _TOOL_CALL.fullmatch(name):
+            calls.setdefault(int(found[1]), {})[found[2]] = value
+        elif found := _PART.fullmatch(name):
+            parts.setdefault(int(found[1]), {})[found[2]] = value
+        else:
+            message[name.removeprefix("message.")] = value
+    if isinstance(message["content"], str) and isinstance(parsed := _parsed(message["content"]), list):
+        message["content"] = parsed
+    if parts and message["content"] is None:
+        message["content"] = [parts[number] for number in sorted(parts)]
+    if calls:
+        message["tool_calls"] = [_tool_call(calls[number]) for number in sorted(calls)]
+    return message
+
+
+def _tool_call(fields: Mapping[str, Any]) -> dict[str, Any]:
+    function = {name: fields[name] for name in ("name", "arguments") if name in fields}
+    return {"id": fields.get("id"), "type": "function", "function": function}
+
+
+def _tool(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(whole := _parsed(fields.get("tool.json_schema")), dict):
+        return whole
+    parameters = _parsed(fields.get("parameters"))
+    function = {name: fields[name] for name in ("name", "description") if name in fields}
+    return {"type": "function", "function": function | ({} if parameters is None else {"parameters": parameters})}
+
+
+def _from_parts(system: Any, messages: Any) -> Iterator[dict[str, Any]]:
+    """Messages as OpenTelemetry's GenAI conventions have had them since 1.37: a role and parts."""
+    if isinstance(instructions := _parsed(system), list) and instructions:
+        yield {"role": "system", "content": _content(instructions)}
+    for message in messages if isinstance(messages := _parsed(messages), list) else []:
+        if not isinstance(message, dict):
+            continue
+        parts = [part for part in message.get("parts", ()) if isinstance(part, dict)]
+        made: dict[str, Any] = {"role": message.get("role", "user"), "content": message.get("content", _content(parts))}
+        calls = [part for part in parts if part.get("type") == "tool_call"]
+        if calls:
+            made["tool_calls"] = [_tool_call(part) for part in calls]
+        if answered := next((part for part in parts if part.get("type") == "tool_call_response"), None):
+            made |= {"tool_call_id": answered.get("id"), "content": answered.get("response", answered.get("result"))}
+        if message.get("finish_reason") is not None:
+            made["finish_reason"] = message["finish_reason"]
+        yield made
+
+
+def _content(parts: Sequence[Any]) -> Any:
+    texts = [part.get("content") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    others = [part for part in parts if not isinstance(part, dict) or part.get("type") not in _SAID_ELSEWHERE]
+    if len(texts) == len(others):
+        return "\n".join(map(str, texts)) if texts else None
+    return others
+
+
+_SAID_ELSEWHERE = ("tool_call", "tool_call_response")

@@ -1,0 +1,214 @@
+"""Spans and traces on a terminal, read from the file whether a gateway runs on it or not."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from gateway.core.filters import BETWEEN, SPAN_FIELDS, Condition, Filter, both
+from gateway.core.reading import page_of, public, stored_time
+from gateway.core.trace import CUT_MARK, linked, node, public_trace, whole_trace
+from gateway.core.walk import NEWEST_FIRST
+from gateway.errors import GatewayError, StoreError
+from gateway.store import conditions, lists, queries, sqlite, traces
+
+_LOOK_EVERY_S = 0.5
+_AT_ONCE = 500
+_CONDITION = re.compile(r"([\w.-]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
+_OPERATORS = {"=": "", "!=": "not", ">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "icontains"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Which spans. `where`: conditions like `cost>=0.01`; `since`: only those that ended from then on."""
+
+    path: Path
+    organization: str | None = None
+    where: Sequence[str] = ()
+    since: datetime | None = None
+    limit: int = 50
+    follow: bool = False
+    json: bool = False
+
+
+def spans(options: Options, console: Console) -> int:
+    """The newest spans, the newest last; with `follow` those that come as well, until it is interrupted.
+
+    Raises StoreError and MalformedBody.
+    """
+    which = conditions.of_spans(_which(options))
+    with closing(_reader(options.path)) as db:
+        organization_id = _organization(db, options.organization)
+        found = lists.page(db, organization_id, which, NEWEST_FIRST, size=options.limit)
+        seq = queries.take_seq(db)
+        _print(console, options, list(lists.rows(db, found.ids[::-1])), head=True)
+        while options.follow:
+            time.sleep(_LOOK_EVERY_S)
+            changed = lists.since(db, organization_id, which, seq, _AT_ONCE)
+            if changed:
+                seq = changed[-1][1]
+                _print(console, options, list(lists.rows(db, [row_id for row_id, _ in changed])), head=False)
+    return 0
+
+
+def trace(path: Path, organization: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
+    """The tree of a trace; exit status 1 where there is none. Raises StoreError."""
+    with closing(_reader(path)) as db:
+        organization_id = _organization(db, organization)
+        found = traces.find(db, organization_id, trace_unique_id)
+        if found is None:
+            raise GatewayError(f"There is no trace {trace_unique_id} of {organization_id}.")
+        rows = list(traces.spans(db, organization_id, trace_unique_id))
+    if as_json:
+        console.out(whole_trace(found.sums, found.root, rows), highlight=False)
+    else:
+        console.print(_tree(public_trace(found.sums, found.root), [node(row) for row in rows]))
+    return 0
+
+
+def _reader(path: Path) -> Any:
+    if not path.exists():
+        raise StoreError(f"There is no database {path}: name its configuration with --config.")
+    return sqlite.connect_reader(path)
+
+
+def _organization(db: Any, wanted: str | None) -> str:
+    there = queries.audited_organizations(db)
+    if wanted is not None or len(there) == 1:
+        return wanted or there[0]
+    if not there:
+        raise GatewayError("Nothing is stored yet.")
+    raise GatewayError(f"Say whose with --organization: {', '.join(there)}.")
+
+
+def _which(options: Options) -> Filter:
+    found: list[Filter] = [_condition(text) for text in options.where]
+    if options.since is not None:
+        found.append(Condition("timestamp", BETWEEN, (stored_time(options.since), None)))
+    return both(*found)
+
+
+def _condition(text: str) -> Filter:
+    parts = _CONDITION.fullmatch(text)
+    if parts is None:
+        raise GatewayError(f"{text!r} is no condition like model=gpt-4o, cost>=0.01 or span_name~weather.")
+    return SPAN_FIELDS.condition(parts[1], _OPERATORS[parts[2]], parts[3])
+
+
+def _print(console: Console, options: Options, rows: Sequence[Mapping[str, Any]], *, head: bool) -> None:
+    if options.json:
+        for text in page_of(rows):
+            console.out(text, highlight=False)
+    elif rows or head:
+        console.print(spans_table([public(row) for row in rows], console.width, times=True, head=head))
+
+
+def _tree(whole: Mapping[str, Any], nodes: list[dict[str, Any]]) -> Tree:
+    children, roots = linked(nodes)
+    told = Tree(
+        f"[bold]{escape(whole['name'] or whole['id'])}[/]  {_seconds(whole['duration'])}, {whole['span_count']} spans,"
+        f" {whole['total_tokens']:,} tokens, ${whole['total_cost']:.6f}"
+    )
+    begin = datetime.fromisoformat(whole["start_time"])
+    under_way: list[tuple[Tree, Iterator[int]]] = [(told, iter(roots))]
+    while under_way:
+        branch, left = under_way[-1]
+        place = next(left, None)
+        if place is None:
+            under_way.pop()
+        else:
+            under_way.append((branch.add(_step(nodes[place], begin)), iter(children[place])))
+    return told
+
+
+def _step(one: Mapping[str, Any], begin: datetime) -> str:
+    start = one["start_time"] or one["timestamp"]
+    after = (datetime.fromisoformat(start) - begin).total_seconds()
+    told = [f"[bold]{escape(_short(one['span_name'] or one['model'] or one['unique_id'], 40))}[/]", one["log_type"]]
+    told.append(f"at {_seconds(after)}, {_seconds(one['latency'])}")
+    if one["prompt_tokens"] is not None:
+        told.append(f"{_tokens(one)} tokens")
+    if one["cost"] is not None:
+        told.append(f"${one['cost']:.6f}")
+    if one["status"] != "success":
+        told.append(_status(one))
+    if one.get(CUT_MARK):
+        told.append("[yellow]its parent is one of its descendants[/]")
+    return "  ".join(told)
+
+
+def spans_table(
+    spans: Sequence[Mapping[str, Any]], width: int, *, title: str | None = None, times: bool = False, head: bool = True
+) -> Table:
+    """A line for each span, as the API shows it; `times`: when it ended, too."""
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE if head else None, collapse_padding=True, show_header=head
+    )
+    if times:
+        table.add_column("ended", no_wrap=True, min_width=19)
+    table.add_column("what", no_wrap=True, min_width=13)
+    table.add_column("status", no_wrap=True, min_width=10)
+    for name, least in (("tokens", 6), ("cost $", 8), ("1st token", 9), ("tok/s", 6), ("latency", 7)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    table.add_column("output", no_wrap=True)
+    room = max(8, min(60, width - (92 if times else 71)))
+    for span in spans:
+        table.add_row(
+            *([_local(span["timestamp"])] if times else []),
+            escape(_short(span["span_name"] or span["model"], 13)),
+            _status(span),
+            _tokens(span),
+            "–" if span["cost"] is None else f"{span['cost']:.6f}",
+            _seconds(span["time_to_first_token"]),
+            "–" if span["tokens_per_second"] is None else f"{span['tokens_per_second']:,.0f}",
+            _seconds(span["latency"]),
+            escape(_short(_output(span), room)),
+        )
+    return table
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _status(span: Mapping[str, Any]) -> str:
+    if span["status"] == "failed":
+        return f"[red]failed {span['status_code']}[/]"
+    return f"[green]{span['status']}[/]"
+
+
+def _tokens(span: Mapping[str, Any]) -> str:
+    if span["prompt_tokens"] is None:
+        return "–"
+    return f"{span['prompt_tokens']}→{span['completion_tokens']}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value * 1000:,.1f}ms"
+
+
+def _output(span: Mapping[str, Any]) -> str:
+    if span["error_message"]:
+        text = span["error_message"]
+    elif span["tool_calls"]:
+        text = f"{span['tool_calls'][0]['function']['name']}(…)"
+    elif span["completion_message"]:
+        text = span["completion_message"].get("content") or ""
+    else:
+        text = span["output"] if isinstance(span["output"], str) else json.dumps(span["output"])
+    return str(text)
+
+
+def _local(timestamp: str) -> str:
+    return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,56 @@
+"""Threads: the spans that have the same thread."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.core.walk import Order
+from gateway.store import lists
+from gateway.store.conditions import Sql
+
+Row = dict[str, Any]
+
+# What one page of a conversation is made of at most.
+_SPANS_AT_MOST = 10_000
+SORTS: Mapping[str, str] = {
+    "timestamp": "last_seen",
+    "last_seen": "last_seen",
+    "first_seen": "first_seen",
+    "log_count": "log_count",
+    "thread_identifier": "thread_identifier",
+    "total_cost": lists.of_halves("cost_picos"),
+    "total_tokens": lists.of_halves("total_tokens"),
+}
+_SUMMED = ("cost_picos", "total_tokens")
+
+
+def page(db: sqlite3.Connection, organization_id: str, where: Sql, by: Order, *, limit: int, offset: int) -> list[Row]:
+    """Threads of an organization, each in one environment, in this order; those alike by their ids."""
+    direction = "DESC" if by.descending else "ASC"
+    found = db.execute(
+        "SELECT * FROM (SELECT thread_identifier, environment, count(*) AS log_count,"
+        " max(customer_identifier) AS customer_identifier, min(coalesce(start_time, timestamp)) AS first_seen,"
+        " max(timestamp) AS last_seen, sum(status = 'failed') AS error_count,"
+        f" {lists.summed('cost_picos', 'cost_picos')}, {lists.summed(lists.TOTAL_TOKENS, 'total_tokens')} FROM span"
+        " WHERE organization_id = ? AND thread_identifier IS NOT NULL AND thread_identifier <> ''"
+        f" AND {lists.ONCE} AND {where.text}"
+        " GROUP BY thread_identifier, environment)"
+        f" ORDER BY {SORTS[by.field]} {direction}, thread_identifier, environment LIMIT ? OFFSET ?",
+        (organization_id, *where.values, limit, offset),
+    ).fetchall()
+    return [_thread(dict(row)) for row in found]
+
+
+def _thread(row: Row) -> Row:
+    for name in _SUMMED:
+        row[name] = lists.whole(row.pop(f"{name}_high"), row.pop(f"{name}_low"))
+    return row
+
+
+def spans(db: sqlite3.Connection, organization_id: str, thread_identifier: str) -> Iterator[Row]:
+    """Rows of the view `spans`, oldest first."""
+    rows = db.execute(
+        "SELECT * FROM spans WHERE organization_id = ? AND thread_identifier = ? ORDER BY timestamp, row_id LIMIT ?",
+        (organization_id, thread_identifier, _SPANS_AT_MOST),
+    )
+    return map(dict, rows)

@@ -1,0 +1,168 @@
+"""Traces: sums over the spans that have the same trace id."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from gateway.core.filters import OF_A_TRACE, Condition, Filter
+from gateway.core.filters import conditions as conditions_in
+from gateway.core.trace import LLM_CALLS, NODE_COLUMNS
+from gateway.core.walk import Order
+from gateway.store import conditions, lists
+from gateway.store.conditions import Sql
+
+Row = dict[str, Any]
+
+_LLM_CALLS = ", ".join(f"'{log_type}'" for log_type in LLM_CALLS)
+# The first span without a parent, or the first of all: its id stands at the end.
+_ROOT_KEY = (
+    "min(CASE WHEN coalesce(span_parent_id, '') = '' THEN '0' ELSE '1' END"
+    " || coalesce(start_time, timestamp) || printf('%020d', id))"
+)
+
+
+def _seconds(column: str) -> str:
+    return f"CAST(strftime('%s', {column}) AS INTEGER) + CAST(substr({column}, 21, 6) AS INTEGER) / 1e6"
+
+
+def _once(expression: str) -> str:
+    return f"CASE WHEN {lists.ONCE} THEN {expression} END"
+
+
+_ROLLUP = f"""
+SELECT trace_unique_id, organization_id,
+    count(*) AS span_count,
+    sum(log_type IN ({_LLM_CALLS}) AND {lists.ONCE}) AS llm_call_count,
+    sum(status = 'failed') AS error_count,
+    {lists.summed(_once("cost_picos"), "cost_picos")},
+    {lists.summed(_once("prompt_tokens"), "total_prompt_tokens")},
+    {lists.summed(_once("completion_tokens"), "total_completion_tokens")},
+    {lists.summed(_once(lists.TOTAL_TOKENS), "total_request_tokens")},
+    min(coalesce(start_time, timestamp)) AS start_time,
+    max(timestamp) AS end_time,
+    max(customer_identifier) AS customer_identifier,
+    max(trace_group_identifier) AS trace_group_identifier,
+    max(session_identifier) AS session_identifier,
+    CAST(substr({_ROOT_KEY}, -20) AS INTEGER) AS root_id
+FROM span WHERE organization_id = ? AND trace_unique_id IS NOT NULL AND {{scope}}
+GROUP BY trace_unique_id
+"""
+_SUMMED = ("cost_picos", "total_prompt_tokens", "total_completion_tokens", "total_request_tokens")
+# A field of a trace as an expression of a rollup `r` and of its root.
+_EXPRESSIONS: Mapping[str, str] = {
+    **{name: f"r.{name}" for name in OF_A_TRACE},
+    **{name: lists.of_halves(name) for name in _SUMMED},
+    "total_cost": lists.of_halves("cost_picos"),
+    "environment": "root.environment",
+    "organization_key_id": "root.organization_key_id",
+    "unique_organization_id": "r.organization_id",
+    "root_span_unique_id": "root.span_unique_id",
+    "name": "coalesce(nullif(root.span_name, ''), root.span_workflow_name)",
+    "duration": f"({_seconds('r.end_time')} - ({_seconds('r.start_time')}))",
+}
+SORTS: Mapping[str, str] = {
+    "timestamp": "r.end_time",
+    "end_time": "r.end_time",
+    "start_time": "r.start_time",
+    **{name: _EXPRESSIONS[name] for name in ("total_cost", "duration", "error_count", "span_count", "llm_call_count")},
+    "total_tokens": _EXPRESSIONS["total_request_tokens"],
+}
+
+
+class Trace(NamedTuple):
+    """Sums over a trace's spans, and its root: a row of the view `spans`."""
+
+    sums: Row
+    root: Row
+
+
+def page(
+    db: sqlite3.Connection, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int
+) -> list[Trace]:
+    """Traces of an organization in this order; those alike by their ids."""
+    direction = "DESC" if by.descending else "ASC"
+    where = conditions.where(which, lambda condition: _meaning(organization_id, condition))
+    scope, at = Sql("1"), offset
+    if by.field in ("timestamp", "end_time") and not any(one.field in OF_A_TRACE for one in conditions_in(which)):
+        # Which they are can be told from an index: only those of the page are summed up.
+        of_any_span = conditions.where(which, lambda condition: _meaning(organization_id, condition, "span"))
+        scope = Sql(
+            "trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ? AND trace_unique_id IS NOT"
+            f" NULL AND {of_any_span.text} GROUP BY trace_unique_id"
+            f" ORDER BY max(timestamp) {direction}, trace_unique_id LIMIT ? OFFSET ?)",
+            (organization_id, *of_any_span.values, limit, offset),
+        )
+        where, at = Sql("1"), 0
+    found = db.execute(
+        f"SELECT r.* FROM ({_ROLLUP.format(scope=scope.text)}) AS r JOIN span AS root ON root.id = r.root_id"
+        f" WHERE {where.text} ORDER BY {SORTS[by.field]} {direction}, r.trace_unique_id LIMIT ? OFFSET ?",
+        (organization_id, *scope.values, *where.values, limit, at),
+    ).fetchall()
+    return [_trace(db, row) for row in map(dict, found)]
+
+
+def _meaning(organization_id: str, of: Condition, rollup: str = "r") -> Sql:
+    """What a condition means for a trace: for its own fields, or for any of its spans."""
+    if of.key is None and of.field in OF_A_TRACE:
+        return conditions.of_field(of, _EXPRESSIONS[of.field], OF_A_TRACE[of.field])
+    of_span = conditions.of_spans(of)
+    return Sql(
+        f"{rollup}.trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ?"
+        f" AND trace_unique_id IS NOT NULL AND {of_span.text})",
+        (organization_id, *of_span.values),
+    )
+
+
+def _trace(db: sqlite3.Connection, sums: Row) -> Trace:
+    for name in _SUMMED:
+        sums[name] = lists.whole(sums.pop(f"{name}_high"), sums.pop(f"{name}_low"))
+    (root,) = lists.rows(db, [sums["root_id"]])
+    return Trace(sums, root)
+
+
+def find(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Trace | None:
+    """One trace."""
+    row = db.execute(_ROLLUP.format(scope="trace_unique_id = ?"), (organization_id, trace_unique_id)).fetchone()
+    return None if row is None else _trace(db, dict(row))
+
+
+def spans(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Iterator[Row]:
+    """What the tree's nodes are made of, in the order in which the spans began."""
+    found = db.execute(
+        f"SELECT {', '.join(NODE_COLUMNS)} FROM spans WHERE organization_id = ? AND trace_unique_id = ?"
+        " ORDER BY coalesce(start_time, timestamp), row_id",
+        (organization_id, trace_unique_id),
+    )
+    return map(dict, found)
+
+
+def ended(
+    db: sqlite3.Connection, organization_id: str, trace_unique_id: str, start: str | None, end: str | None
+) -> list[int]:
+    """The rows of a trace's spans, within a range, that run no more."""
+    rows = db.execute(
+        "SELECT id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND is_open = 0"
+        " AND timestamp >= coalesce(?, '') AND timestamp <= coalesce(?, '~')",
+        (organization_id, trace_unique_id, start, end),
+    )
+    return [row_id for (row_id,) in rows]
+
+
+def share(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, *, is_public: bool) -> None:
+    """Says whether everyone may read a trace."""
+    if is_public:
+        db.execute("INSERT OR IGNORE INTO shared_trace VALUES (?, ?)", (organization_id, trace_unique_id))
+    else:
+        db.execute(
+            "DELETE FROM shared_trace WHERE organization_id = ? AND trace_unique_id = ?",
+            (organization_id, trace_unique_id),
+        )
+
+
+def is_shared(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> bool:
+    """Whether everyone may read a trace."""
+    found = db.execute(
+        "SELECT 1 FROM shared_trace WHERE organization_id = ? AND trace_unique_id = ?",
+        (organization_id, trace_unique_id),
+    )
+    return found.fetchone() is not None

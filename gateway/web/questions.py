@@ -1,0 +1,120 @@
+"""What a request for a list or a sum asks for: which, how many, in which order."""
+
+import re
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.core import filters
+from gateway.core.filters import ANY_CONTENT, BETWEEN, FULL_TEXT, SPAN_FIELDS, Condition, Fields, Filter
+from gateway.core.span import Time
+from gateway.errors import MalformedBody
+from gateway.web.bodies import as_object, read_body
+
+PAGE_SIZE = 50
+PAGE_SIZE_AT_MOST = 1000
+_LAST_ROW = 2**62
+# In a query: `name`, or `name[value]`, `name[operator]` and `name[connector]`.
+_PART = re.compile(r"(.+)\[(value|operator|connector)\]")
+_RANGE = (("start_time", "gte"), ("end_time", "lte"))
+_time: TypeAdapter[datetime] = TypeAdapter(Time)
+# Clients send these; they have no effect here.
+PASSED_OVER = frozenset({"is_test", "all_envs", "fetch_filters"})
+
+
+async def asked(
+    request: web.Request,
+    parameters: Collection[str],
+    fields: Fields = SPAN_FIELDS,
+    *,
+    passed_over: Collection[str] = frozenset(),
+) -> Filter:
+    """Which rows a request is about: by its query and, where it has one, by its body. `parameters`: what else its
+    query may have. Raises MalformedBody."""
+    found = [_in_query(request, parameters, {*PASSED_OVER, *passed_over} - set(parameters), fields)]
+    if request.method == "POST" and (body := await read_body(request)).strip():
+        sent = as_object(request, body)
+        found.append(fields.parse(sent.get("filters"), sent.get("operator")))
+    return filters.both(*found)
+
+
+def _in_query(
+    request: web.Request, parameters: Collection[str], passed_over: Collection[str], fields: Fields
+) -> Filter:
+    query = request.query
+    found: list[Filter] = []
+    times = [_range_end(query.get(name), name, operator, fields) for name, operator in _RANGE]
+    if times != [None, None]:
+        found.append(Condition("timestamp", BETWEEN, tuple(times)))
+    exact = [name for name in ("environment", "log_type") if name in parameters and query.get(name)]
+    found += [fields.condition(name, filters.EQUALS, query[name]) for name in exact]
+    if "search" in parameters and (text := query.get("search")):
+        found.append(fields.condition(ANY_CONTENT, FULL_TEXT, text))
+    quick: dict[str, dict[str, Any]] = {}
+    unknown: set[str] = set()
+    for name, text in query.items():
+        if name in parameters or name in passed_over:
+            continue
+        part = _PART.fullmatch(name)
+        field, role = (part[1], part[2]) if part else (name, "value")
+        if not fields.knows(field):
+            unknown.add(name)
+        elif role == "value":
+            quick.setdefault(field, {}).setdefault("value", []).append(text)
+        else:
+            quick.setdefault(field, {})[role] = text
+    if unknown:
+        raise MalformedBody(
+            f"{', '.join(sorted(unknown))}: not supported; use {', '.join(sorted(parameters))},"
+            f" or a field: {', '.join(fields.names())}."
+        )
+    return filters.both(*found, fields.parse(quick))
+
+
+def _range_end(text: str | None, name: str, operator: str, fields: Fields) -> str | None:
+    # A + that was not encoded arrives as a space.
+    return fields.condition("timestamp", operator, text.replace(" ", "+"), told=name).values[0] if text else None
+
+
+def time_in(request: web.Request, name: str) -> datetime | None:
+    """A time in the query. Raises MalformedBody."""
+    text = request.query.get(name)
+    if not text:
+        return None
+    try:
+        return _time.validate_python(text.replace(" ", "+"))
+    except ValidationError:
+        raise MalformedBody(f"{name}: must be an ISO 8601 time.") from None
+
+
+def page_asked(request: web.Request) -> tuple[int, int]:
+    """Which page, and how many rows it has. Raises MalformedBody."""
+    query = request.query
+    size = min(_positive(query.get("page_size") or str(PAGE_SIZE), "page_size"), PAGE_SIZE_AT_MOST)
+    return _positive(query.get("page") or "1", "page"), size
+
+
+def _positive(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0):
+        raise MalformedBody(f"{name}: must be a whole number above 0.")
+    return int(text)
+
+
+def names(text: str | None) -> list[str] | None:
+    """The fields that are wanted; None is all of them."""
+    names = [name.strip() for name in (text or "").split(",")]
+    return [name for name in names if name] or None
+
+
+def offset(page: int, size: int) -> int:
+    """Where a page begins."""
+    return min((page - 1) * size, _LAST_ROW)
+
+
+def page_url(request: web.Request, page: int, cursor: str | None = None) -> str:
+    """Where another page of the same is."""
+    url = request.url.without_query_params("cursor").update_query(page=page)
+    return str(url.update_query(cursor=cursor) if cursor is not None else url)
