@@ -275,13 +275,20 @@ async def test_an_upstream_that_refuses_a_get_is_a_502(gateway: Gateway, upstrea
         assert (await response.json())["error"]["code"] == "upstream_unreachable"
 
 
+@pytest.mark.parametrize("target", ["/v1/traces", "/v1/traces/", "/v1/traces/ingest", "/v1/%74races"])
+async def test_what_tracers_post_to_is_not_relayed(gateway: Gateway, upstream: ScriptedUpstream, target: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        async with raw_client(gateway.url, KEY) as client:
+            await client.send_head(method, target, "Content-Length: 2")
+            await client.send(b"{}")
+            await client.read_head()
+        assert client.status == 404
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize(
     "target",
     [
-        "/v1/traces",
-        "/v1/traces/",
-        "/v1/traces/ingest",
-        "/v1/%74races",
         "/v1//traces",
         "/v1/Traces",
         "/v1/..",

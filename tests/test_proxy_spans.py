@@ -65,6 +65,7 @@ async def test_the_whole_span_of_a_call(
         "tools": tools, "tool_choice": "auto", "response_format": {"type": "text"}, "temperature": 0.3, "top_p": 0.9,
         "frequency_penalty": 0.1, "presence_penalty": 0.2, "max_tokens": 16, "stop": ["x"],
         "prompt_id": None, "prompt_name": None, "is_custom_prompt": False, "variables": None, "disable_log": None,
+        "gateway_log_id": None,
         "blurred": False, "scores": {}, "period_start": None, "period_end": None, "deployment_id": None,
         "deployment_name": None, "prompt_version_number": None, "limit_info": None,
     }  # fmt: skip

@@ -679,7 +679,7 @@ def failing(secret: str) -> Callable[..., Any]:
         "gateway.store.queries.insert_contents",
         "gateway.store.queries.stored_row",
         "gateway.store.queries.find_span",
-        "gateway.store.queries.newest_spans",
+        "gateway.store.lists.rows",
         "gateway.recorder.complete.add_estimates",
         "gateway.recorder.complete.price",
         "gateway.tokenizer.Tokenizer.count",

@@ -154,14 +154,8 @@ class Gateway:
             **{"start_time": None, "end_time": None, "accepted": len(self.calls), "open": 0, "interrupted": 0},
             **{"settled": {"success": len(self.calls) - dropped}, "dropped": dropped},
             **{"posted": len(stored), "stored": len(stored)},
-            **{
-                "repeated": 0,
-                "refused": len(self.posts) - len(stored),
-                "missing": 0,
-                "balanced": True,
-                "deleted_calls": 0,
-                "deleted_posts": 0,
-            },
+            **{"repeated": 0, "refused": len(self.posts) - len(stored), "missing": 0, "balanced": True},
+            **{"deleted_calls": 0, "deleted_posts": 0},
         }
         told: dict[str, Any] = {}
         # What is only counted may be written a little later.

@@ -333,6 +333,8 @@ def audit_of(rows: Iterable[Mapping[str, Any]], sent: Mapping[str, Sent], repeat
         "refused": 0,
         "missing": 0,
         "balanced": True,
+        "deleted_calls": 0,
+        "deleted_posts": 0,
     }
 
 

@@ -72,8 +72,17 @@ KEY_OF_B: list[dict[str, str]] = [{"Authorization": f"Bearer {OTHER}"}]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "logs": [{"model": "m"}]}
 
+# What is sent to change something, by where the path begins.
 CHANGES: dict[str, dict[str, Any]] = {
     "/api/request-logs/batch-update": {"logs": [{"unique_id": "a", "note": "n"}]},
+    "/api/request-logs/": {"note": "n"},
+    "/api/users/": {"name": "n"},
+    "/api/traces/": {"is_public": True},
+}
+# Everything that can be asked for by an id: a span, of this trace, user and thread.
+SPAN_A = {
+    **{"model": "m", "unique_id": "a", "trace_unique_id": "a", "customer_identifier": "a"},
+    "thread_identifier": "a",
 }
 
 # What each route of the table answers to those whom it lets in: the span that is asked for is org-a's.
@@ -132,7 +141,15 @@ ANSWERS = {
     ("GET", "/openapi.json"): 200,
     ("HEAD", "/openapi.json"): 200,
 }
-OPEN = {"/health", "/ready", "/metrics", "/openapi.json"}
+OPEN = {
+    *("/health", "/ready", "/metrics", "/openapi.json"),
+    "/api/{organization_id}/traces/{trace_unique_id}",
+}
+# What these answer is not told by the route alone: for a body that asks for nothing.
+OF_BODY = {
+    **dict.fromkeys(("/api/traces/bulk", "/api/traces/bulk-delete"), 400),
+    **{f"{start}/traces/ingest": 400 for start in ("/v1", "/api/v1", "/api/openai/v1", "/api")},
+}
 
 
 async def answer_anything(received: Received, wire: Wire) -> None:
@@ -159,7 +176,7 @@ class Running:
     def first_that_fits(self, method: str, path: str) -> Keyed | Open | None:
         """The table's entry for a request: the first whose method and path are those."""
         for route in self.table:
-            pattern = re.sub(r"\{\w+:(.*)\}$", r"\1", route.path)
+            pattern = re.sub(r"\{\w+\}", "[^/]+", re.sub(r"\{\w+:(.*)\}$", r"\1", route.path))
             if re.fullmatch(f"{pattern}/?", path) and route.method in (method, "*"):
                 return route
         return None
@@ -179,23 +196,42 @@ async def running(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[R
             yield found
 
 
+def answers(route: Keyed | Open | None, path: str) -> tuple[int, int]:
+    """What a request for something of org-a is answered, with a key of org-a and with one of org-b."""
+    if route is None:
+        return 405, 405
+    method, shape = shown(route)
+    known = ANSWERS[method, shape]
+    if shape == "/v1/{rest}":
+        # What tracers post to is not relayed.
+        return (404, 404) if path.startswith("/v1/traces") else (known, known)
+    if not shape.endswith("}"):
+        known = OF_BODY.get(shape, known)
+        return known, 400 if shape.endswith("batch-update") else known
+    # Whether there is such a trace or not, it may be shared and deleted; all else has to be there.
+    if method != "GET" and "traces" in shape:
+        return known, known
+    # Other paths may be ids as well.
+    of_a = known if path.endswith("/a") and "v1/traces" not in path else 404
+    return of_a, of_a if shape.startswith("/api/{organization_id}") else 404
+
+
 async def test_each_route_lets_in_whom_it_should(running: Running, upstream: ScriptedUpstream) -> None:
     assert [shown(route) for route in running.table] == list(ANSWERS)
-    assert {route.path for route in running.table if isinstance(route, Open)} == OPEN
-    assert (await running.ask("POST", "/api/request-logs/", KEY_OF_A[0], json={"model": "m", "unique_id": "a"}))[
-        0
-    ] == 201
+    assert {shown(route)[1] for route in running.table if isinstance(route, Open)} == OPEN
+    filled = {"{rest}": "embeddings", "{organization_id}": "org-a"}
     paths = sorted(
-        {shown(route)[1].replace("{rest}", "embeddings").replace("{unique_id}", "a") for route in running.table}
+        {re.sub(r"\{\w+\}", lambda found: filled.get(found[0], "a"), shown(route)[1]) for route in running.table}
     )
     seen: dict[tuple[str, str], list[set[int]]] = {}
     expected: dict[tuple[str, str], list[set[int]]] = {}
 
     async def status(method: str, path: str, headers: dict[str, str]) -> int:
-        is_change = method == "PATCH" and path.startswith("/api/request-logs/")
-        sent = CHANGES.get(path.rstrip("/"), {"note": "n"}) if is_change else BODY
+        change = next((body for start, body in CHANGES.items() if path.startswith(start)), BODY)
+        sent = change if method == "PATCH" else BODY
         # It may have been deleted.
-        await running.ask("POST", "/api/request-logs/", KEY_OF_A[0], json={"model": "m", "unique_id": "a"})
+        await running.ask("POST", "/api/request-logs/", KEY_OF_A[0], json=SPAN_A)
+        await running.ask("PATCH", "/api/traces/a", KEY_OF_A[0], json={"is_public": True})
         body = {"json": sent} if method in ("POST", "PUT", "PATCH") else {}
         return (await running.ask(method, path, headers, **body))[0]
 
@@ -205,13 +241,7 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
     for method in METHODS:
         for path in (*paths, *(f"{path}/" for path in paths)):
             route = running.first_that_fits(method, path)
-            known = 405 if route is None else ANSWERS[shown(route)]
-            of_b = known
-            if route is not None and shown(route)[1].endswith("{unique_id}"):
-                # Other paths may be ids as well.
-                known, of_b = known if path.rstrip("/").endswith("/a") else 404, 404
-            elif route is not None and route.path.endswith("batch-update"):
-                of_b = 400
+            known, of_b = answers(route, path.rstrip("/"))
             nobody = 401 if isinstance(route, Keyed) else known
             expected[method, path] = [{nobody}, {known}, {of_b}]
             before = len(upstream.requests)
