@@ -229,7 +229,8 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
     async def status(method: str, path: str, headers: dict[str, str]) -> int:
         change = next((body for start, body in CHANGES.items() if path.startswith(start)), BODY)
         sent = change if method == "PATCH" else BODY
-        # It may have been deleted.
+        # It may have been deleted, and the user with it, who comes back with a new one.
+        await running.ask("DELETE", "/api/request-logs/a", KEY_OF_A[0])
         await running.ask("POST", "/api/request-logs/", KEY_OF_A[0], json=SPAN_A)
         await running.ask("PATCH", "/api/traces/a", KEY_OF_A[0], json={"is_public": True})
         body = {"json": sent} if method in ("POST", "PUT", "PATCH") else {}
