@@ -1,4 +1,4 @@
-"""The commands: serve, check, audit, spans, trace, demo, bench."""
+"""The commands: serve, check, audit, spans, trace, export, import, demo, bench."""
 
 import argparse
 import asyncio
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_spans(commands.add_parser("spans", help="show spans", description=_ABOUT_SPANS))
     _add_trace(commands.add_parser("trace", help="show a trace", description="Shows the tree of a trace."))
+    _add_transfers(commands)
     demo = commands.add_parser(
         "demo",
         help="see it work, without an account",
@@ -138,6 +139,35 @@ def _add_trace(trace: argparse.ArgumentParser) -> None:
     _add_organization(trace)
     trace.add_argument("--json", action="store_true", help="as JSON")
     trace.set_defaults(command=_trace)
+
+
+def _add_transfers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="write spans to a file",
+        description="Writes spans to a file, in the order in which they came; conditions are those of `gateway spans`.",
+    )
+    export.add_argument("file", nargs="?", type=Path, metavar="FILE", help="where to (default: standard output)")
+    _add_config(export)
+    _add_organization(export)
+    export.add_argument(
+        "--where", action="append", default=[], metavar="CONDITION", help="only these; all have to hold"
+    )
+    export.add_argument("--since", type=_time, metavar="TIME", help="only those that ended from then on, ISO 8601")
+    export.add_argument(
+        "--format", choices=("jsonl", "csv", "parquet"), help="default: as the file's name says, else jsonl"
+    )
+    export.set_defaults(command=_export)
+    bring_in = commands.add_parser(
+        "import",
+        help="store the spans of such a file",
+        description="Stores the spans of files that `gateway export` wrote; those that are there already stay as they "
+        "are. Exit 1 where some could not be stored.",
+    )
+    bring_in.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    _add_config(bring_in)
+    bring_in.add_argument("--organization", metavar="ID", help="whose they become (default: as the file says)")
+    bring_in.set_defaults(command=_import)
 
 
 def _add_organization(parser: argparse.ArgumentParser) -> None:
@@ -311,6 +341,19 @@ def _trace(options: argparse.Namespace) -> int:
 
     path = config.load(options.config).store.path
     return show.trace(path, options.organization, options.trace_unique_id, Console(), as_json=options.json)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from gateway import transfer
+
+    given = {name: getattr(options, name) for name in ("file", "format", "organization", "where", "since")}
+    return transfer.export(transfer.Export(config.load(options.config).store.path, **given))
+
+
+def _import(options: argparse.Namespace) -> int:
+    from gateway import transfer
+
+    return transfer.bring_in(config.load(options.config).store.path, options.files, options.organization)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,8 @@ from gateway.core.reading import page_of, public, stored_time
 from gateway.core.trace import CUT_MARK, linked, node, public_trace, whole_trace
 from gateway.core.walk import NEWEST_FIRST
 from gateway.errors import GatewayError, StoreError
-from gateway.store import conditions, lists, queries, sqlite, traces
+from gateway.store import conditions, lists, queries, traces
+from gateway.store import sqlite as files
 
 _LOOK_EVERY_S = 0.5
 _AT_ONCE = 500
@@ -48,8 +50,8 @@ def spans(options: Options, console: Console) -> int:
     Raises StoreError and MalformedBody.
     """
     which = conditions.of_spans(_which(options))
-    with closing(_reader(options.path)) as db:
-        organization_id = _organization(db, options.organization)
+    with closing(reader(options.path)) as db:
+        organization_id = organization(db, options.organization)
         found = lists.page(db, organization_id, which, NEWEST_FIRST, size=options.limit)
         seq = queries.take_seq(db)
         _print(console, options, list(lists.rows(db, found.ids[::-1])), head=True)
@@ -62,10 +64,10 @@ def spans(options: Options, console: Console) -> int:
     return 0
 
 
-def trace(path: Path, organization: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
+def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
     """The tree of a trace; exit status 1 where there is none. Raises StoreError."""
-    with closing(_reader(path)) as db:
-        organization_id = _organization(db, organization)
+    with closing(reader(path)) as db:
+        organization_id = organization(db, whose)
         found = traces.find(db, organization_id, trace_unique_id)
         if found is None:
             raise GatewayError(f"There is no trace {trace_unique_id} of {organization_id}.")
@@ -77,13 +79,15 @@ def trace(path: Path, organization: str | None, trace_unique_id: str, console: C
     return 0
 
 
-def _reader(path: Path) -> Any:
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection to a database that is there. Raises StoreError."""
     if not path.exists():
         raise StoreError(f"There is no database {path}: name its configuration with --config.")
-    return sqlite.connect_reader(path)
+    return files.connect_reader(path)
 
 
-def _organization(db: Any, wanted: str | None) -> str:
+def organization(db: sqlite3.Connection, wanted: str | None) -> str:
+    """Whose spans are meant, where nobody said so: of the only organization that there is. Raises GatewayError."""
     there = queries.audited_organizations(db)
     if wanted is not None or len(there) == 1:
         return wanted or there[0]
@@ -93,13 +97,14 @@ def _organization(db: Any, wanted: str | None) -> str:
 
 
 def _which(options: Options) -> Filter:
-    found: list[Filter] = [_condition(text) for text in options.where]
+    found: list[Filter] = [condition(text) for text in options.where]
     if options.since is not None:
         found.append(Condition("timestamp", BETWEEN, (stored_time(options.since), None)))
     return both(*found)
 
 
-def _condition(text: str) -> Filter:
+def condition(text: str) -> Filter:
+    """A condition like `cost>=0.01`. Raises GatewayError."""
     parts = _CONDITION.fullmatch(text)
     if parts is None:
         raise GatewayError(f"{text!r} is no condition like model=gpt-4o, cost>=0.01 or span_name~weather.")

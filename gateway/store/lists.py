@@ -130,6 +130,25 @@ def since(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, li
     ).fetchall()
 
 
+def behind(db: sqlite3.Connection, organization_id: str, where: Sql, last: int, limit: int) -> list[int]:
+    """The next rows behind one, by their ids, that run no more."""
+    found = db.execute(
+        f"SELECT id FROM span WHERE id > ? AND +organization_id = ? AND is_open = 0 AND {where.text}"
+        " ORDER BY id LIMIT ?",
+        (last, organization_id, *where.values, limit),
+    )
+    return [row_id for (row_id,) in found]
+
+
+def number(db: sqlite3.Connection, organization_id: str, where: Sql) -> int:
+    """How many these are."""
+    row = db.execute(
+        f"SELECT count(*) FROM span WHERE organization_id = ? AND is_open = 0 AND {where.text}",
+        (organization_id, *where.values),
+    ).fetchone()
+    return int(row[0])
+
+
 def rows(db: sqlite3.Connection, ids: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of the view `spans`, one by one in this order; `columns`: these alone."""
     shown = "*" if columns is None else ", ".join(columns)

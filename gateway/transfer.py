@@ -1,0 +1,342 @@
+"""Export of spans to a file, and import of such a file: JSON lines, CSV or Parquet, span by span."""
+
+import asyncio
+import csv
+import io
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from gateway.core.complete import Draft, complete
+from gateway.core.filters import BETWEEN, Condition, both
+from gateway.core.jsontext import dump, parse_object, parse_or_none
+from gateway.core.reading import BOOL_COLUMNS, JSON_COLUMNS, stored_time
+from gateway.core.span import validate
+from gateway.errors import GatewayError, RefusedRequest, StoreFull
+from gateway.show import condition, organization, reader
+from gateway.store import conditions, lists
+from gateway.store.rows import CONTENT_COLUMNS, SPAN_COLUMNS
+from gateway.store.store import Store
+
+FORMATS = ("jsonl", "csv", "parquet")
+# Columns of a file, and of the view `spans`: `cost` in USD for reading, `cost_picos` for reading back exactly.
+_COLUMNS = (*SPAN_COLUMNS, "cost", *CONTENT_COLUMNS)
+_AT_ONCE = 500
+_QUEUE_BYTES = 64 * 1024 * 1024
+# Spans of one transaction; and how often it is looked for room for the next.
+_TOGETHER = 100
+_ROOM_EVERY_S = 0.01
+_MISTAKES_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Which spans go where. `file` None: to standard output. `format` None: as the file is named, else JSON lines."""
+
+    path: Path
+    file: Path | None
+    format: str | None = None
+    organization: str | None = None
+    where: Sequence[str] = ()
+    since: datetime | None = None
+
+
+def export(options: Export) -> int:
+    """Writes spans in the order in which they came; those of calls that still run are left out.
+
+    Raises GatewayError.
+    """
+    found = [condition(text) for text in options.where]
+    if options.since is not None:
+        found.append(Condition("timestamp", BETWEEN, (stored_time(options.since), None)))
+    where = conditions.of_spans(both(*found))
+    with closing(reader(options.path)) as db, ExitStack() as stack:
+        organization_id = organization(db, options.organization)
+        total = lists.number(db, organization_id, where)
+        write = stack.enter_context(_writer(options))
+        progress = stack.enter_context(_progress())
+        task = progress.add_task("spans", total=total)
+        last = 0
+        while ids := lists.behind(db, organization_id, where, last, _AT_ONCE):
+            write([_record(row) for row in lists.rows(db, ids, _COLUMNS)])
+            progress.advance(task, len(ids))
+            last = ids[-1]
+    return 0
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(row)
+    for name in JSON_COLUMNS:
+        if found[name] is not None:
+            found[name] = parse_or_none(found[name])
+    for name in BOOL_COLUMNS:
+        if found[name] is not None:
+            found[name] = bool(found[name])
+    return found
+
+
+Write = Callable[[Sequence[Mapping[str, Any]]], None]
+
+
+def _writer(options: Export) -> AbstractContextManager[Write]:
+    name = options.format or _format_of(options.file)
+    if name == "parquet":
+        if options.file is None:
+            raise GatewayError("Parquet is written to a file: name one.")
+        return _Parquet(options.file)
+    return _Text(options.file, name)
+
+
+def _format_of(file: Path | None) -> str:
+    ending = "" if file is None else file.suffix.removeprefix(".").lower()
+    return ending if ending in FORMATS else "jsonl"
+
+
+class _Text(AbstractContextManager[Write]):
+    """JSON lines without what is null, or CSV with JSON in its cells where a value is no text."""
+
+    def __init__(self, file: Path | None, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def __enter__(self) -> Write:
+        try:
+            self._out: IO[str] = (
+                sys.stdout if self._file is None else self._file.open("w", encoding="utf-8", newline="")
+            )
+        except OSError as error:
+            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        if self._name == "jsonl":
+            return self._lines
+        self._csv = csv.writer(self._out)
+        self._csv.writerow(_COLUMNS)
+        return self._cells
+
+    def _lines(self, records: Sequence[Mapping[str, Any]]) -> None:
+        for record in records:
+            self._out.write(dump({name: value for name, value in record.items() if value is not None}) + "\n")
+
+    def _cells(self, records: Sequence[Mapping[str, Any]]) -> None:
+        for record in records:
+            self._csv.writerow([_cell(name, record[name]) for name in _COLUMNS])
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._out.close()
+
+
+def _cell(name: str, value: Any) -> Any:
+    if value is None:
+        return ""
+    return dump(value) if name in JSON_COLUMNS or isinstance(value, (bool, float)) else value
+
+
+class _Parquet(AbstractContextManager[Write]):
+    """Columns of numbers as numbers, all others as text; what is no text there is JSON."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __enter__(self) -> Write:
+        try:
+            import pyarrow as arrow
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise GatewayError("Parquet needs pyarrow: pip install pyarrow.") from None
+        kinds = {"REAL": arrow.float64(), "INTEGER": arrow.int64()}
+        self._schema = arrow.schema([(name, kinds.get(_KINDS.get(name, ""), arrow.string())) for name in _COLUMNS])
+        self._arrow = arrow
+        try:
+            self._out = parquet.ParquetWriter(self._file, self._schema)
+        except OSError as error:
+            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        return self._rows
+
+    def _rows(self, records: Sequence[Mapping[str, Any]]) -> None:
+        rows = [{name: _column(name, record[name]) for name in _COLUMNS} for record in records]
+        self._out.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+
+    def __exit__(self, *_: object) -> None:
+        self._out.close()
+
+
+_KINDS = {
+    **dict.fromkeys(
+        (
+            *("latency", "time_to_first_token", "tokens_per_second", "routing_time", "temperature", "top_p", "cost"),
+            *("frequency_penalty", "presence_penalty", "prompt_unit_price", "completion_unit_price"),
+        ),
+        "REAL",
+    ),
+    **dict.fromkeys(
+        (
+            *("status_code", "prompt_tokens", "completion_tokens", "total_request_tokens", "max_tokens"),
+            *("prompt_cache_hit_tokens", "prompt_cache_creation_tokens", "reasoning_tokens"),
+        ),
+        "INTEGER",
+    ),
+}
+
+
+def _column(name: str, value: Any) -> Any:
+    if value is None or name in _KINDS:
+        return value
+    return value if isinstance(value, str) and name not in JSON_COLUMNS else dump(value)
+
+
+# Import
+
+# A record, or what is wrong with it, with its place in the file.
+Placed = tuple[str, Mapping[str, Any] | str]
+
+
+def bring_in(path: Path, files: Sequence[Path], organization_id: str | None) -> int:
+    """Stores the spans of such files; those whose ids are known already are passed over. Exit status 1 where some could
+    not be stored: these are told. Raises GatewayError."""
+    return asyncio.run(_bring_in(path, files, organization_id))
+
+
+async def _bring_in(path: Path, files: Sequence[Path], organization_id: str | None) -> int:
+    store = Store(path, synchronous="normal", queue_bytes=_QUEUE_BYTES)
+    console = Console(stderr=True)
+    new = known = wrong = 0
+    try:
+        await store.recover()
+        for file in files:
+            total = file.stat().st_size if file.exists() else None
+            with _progress() as progress:
+                task = progress.add_task(file.name, total=total)
+                for batch, read in _batches(_records(file)):
+                    for place, end in await _stored(store, batch, organization_id):
+                        new += end is True
+                        known += end is False
+                        wrong += isinstance(end, str)
+                        if isinstance(end, str) and wrong <= _MISTAKES_TOLD:
+                            progress.console.print(f"{file}, {place}: {end}", markup=False, highlight=False)
+                    progress.update(task, completed=read)
+    finally:
+        await store.close()
+    console.print(f"{new:,} spans stored, {known:,} known already, {wrong:,} wrong.", highlight=False)
+    return 1 if wrong else 0
+
+
+async def _stored(store: Store, batch: Sequence[Placed], organization_id: str | None) -> list[tuple[str, bool | str]]:
+    """For each record whether it is new, or what is wrong with it, after their commits."""
+    found: list[tuple[str, bool | str]] = []
+    for at in range(0, len(batch), _TOGETHER):
+        part = batch[at : at + _TOGETHER]
+        ends = [await _inserted(store, record, organization_id) for _, record in part]
+        for (place, _), end in zip(part, ends, strict=True):
+            try:
+                found.append((place, end if isinstance(end, str) else await end))
+            except sqlite3.Error as error:
+                found.append((place, str(error)))
+    return found
+
+
+async def _inserted(
+    store: Store, record: Mapping[str, Any] | str, organization_id: str | None
+) -> "asyncio.Future[bool] | str":
+    """The end of its way into the store, or what is wrong with it."""
+    if isinstance(record, str):
+        return record
+    fields = {name: value for name, value in record.items() if value is not None}
+    picos, extras = fields.pop("cost_picos", None), fields.pop("extras", None)
+    fields |= {"organization_id": organization_id or fields.get("organization_id") or "default"}
+    if missing := [name for name in ("unique_id", "environment", "timestamp") if not fields.get(name)]:
+        return f"{', '.join(missing)}: missing."
+    try:
+        draft = Draft(validate({**(extras if isinstance(extras, dict) else {}), "model": "", **fields}))
+        draft.cost_picos = None if picos in (None, "") else int(picos)
+        complete(draft, datetime.now(UTC))
+    except (RefusedRequest, ValueError) as error:
+        return str(error)
+    while True:
+        try:
+            return store.insert(draft)
+        except StoreFull:
+            await asyncio.sleep(_ROOM_EVERY_S)
+
+
+def _batches(records: Iterator[tuple[Placed, int]]) -> Iterator[tuple[list[Placed], int]]:
+    batch: list[Placed] = []
+    read = 0
+    for placed, read in records:
+        batch.append(placed)
+        if len(batch) == _AT_ONCE:
+            yield batch, read
+            batch = []
+    if batch:
+        yield batch, read
+
+
+def _records(file: Path) -> Iterator[tuple[Placed, int]]:
+    """The records of a file, or what is wrong with one, with their places; and how far it is read, in bytes."""
+    try:
+        name = _format_of(file)
+        if name == "parquet":
+            yield from _rows_of_parquet(file)
+        elif name == "csv":
+            csv.field_size_limit(sys.maxsize)
+            with file.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
+                for number, row in enumerate(csv.DictReader(text), 2):
+                    yield (f"line {number}", _from_text(row)), raw.tell()
+        else:
+            read = 0
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    read += len(line)
+                    if line.strip():
+                        yield (f"line {number}", _from_line(line)), read
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GatewayError(f"{file}: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _from_line(line: bytes) -> Mapping[str, Any] | str:
+    try:
+        return parse_object(line)
+    except RefusedRequest as error:
+        return str(error)
+
+
+def _from_text(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Cells as values: JSON where it stands for one, nothing where they are empty."""
+    found: dict[str, Any] = {}
+    for name, text in row.items():
+        if text is None or text == "" or not isinstance(name, str):
+            continue
+        if name in JSON_COLUMNS or name in BOOL_COLUMNS or name in _KINDS:
+            found[name] = json.loads(text) if name in _KINDS else parse_or_none(text)
+        else:
+            found[name] = text
+    return found
+
+
+def _rows_of_parquet(file: Path) -> Iterator[tuple[Placed, int]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise GatewayError("Parquet needs pyarrow: pip install pyarrow.") from None
+    number = 0
+    with parquet.ParquetFile(file) as opened:
+        size = file.stat().st_size
+        for batch in opened.iter_batches(_AT_ONCE):
+            for row in batch.to_pylist():
+                number += 1
+                texts = {name: value for name, value in row.items() if isinstance(value, str)}
+                yield (f"row {number}", {**row, **_from_text(texts)}), size * number // opened.metadata.num_rows
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
