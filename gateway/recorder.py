@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from gateway.clock import Clock
 from gateway.core import aliases, complete, content, params, secrets, steps
 from gateway.core.complete import Draft
+from gateway.core.jsontext import is_unicode
 from gateway.core.limits import KeyLimits
 from gateway.core.prices import Price, PriceList
 from gateway.core.reading import public
-from gateway.core.span import of_call, validate
+from gateway.core.span import of_call, validate, validate_leniently
 from gateway.errors import (
     GatewayError,
     InvalidSpan,
@@ -137,21 +138,22 @@ class Recorder:
         header_params: Mapping[str, Any] | None = None,
         *,
         traced: bool = False,
+        lenient: bool = False,
     ) -> list[RefusedRequest | str]:
         """Stores posted spans, each on its own, and returns after their commits: for each its id, or why it was not
-        stored. `traced`: they are steps of traces, which need no model, and are known by their ids in the trace."""
-        ends: list[RefusedRequest | tuple[str, asyncio.Future[bool]]] = []
+        stored. `traced`: they are steps of traces, which need no model, and are known by their ids in the trace.
+        `lenient`: what has a wrong type is left out, and the span says so."""
+        ends: list[RefusedRequest | tuple[Draft, asyncio.Future[bool]]] = []
         for number, raw in enumerate(raws, 1):
             try:
                 if not isinstance(raw, dict):
                     raise MalformedBody("A span must be a JSON object.")
-                draft, inserted = await self._insert(raw, caller, header_params, traced=traced)
-                ends.append((str(draft.span.unique_id), inserted))
+                ends.append(await self._insert(raw, caller, header_params, traced=traced, lenient=lenient))
             except GatewayError as error:
                 ends.append(self._refused(error, caller))
             if number % _TURN_EVERY == 0:
                 await asyncio.sleep(0)
-        return [await self._end(end, caller) for end in ends]
+        return [await self._end(end, caller, traced=traced) for end in ends]
 
     async def edit_span(self, unique_id: str, raw: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Changes what was said of a stored span (EDITABLE), and gives it back; returns after the commit.
@@ -160,7 +162,9 @@ class Recorder:
         StoreUnavailable.
         """
         columns, metadata = _edits(raw)
-        if not await self._changed(self._store.edit(caller.organization_id, unique_id, columns, metadata)):
+        if not is_unicode(unique_id) or not await self._changed(
+            self._store.edit(caller.organization_id, unique_id, columns, metadata)
+        ):
             raise NotFound("Span not found.")
         stored = await self._store.find(caller.organization_id, unique_id, public)
         if stored is None:
@@ -169,7 +173,7 @@ class Recorder:
 
     async def delete_span(self, unique_id: str, caller: Caller) -> None:
         """Deletes a stored span; returns after the commit. Raises NotFound, StillRunning and StoreUnavailable."""
-        if not await self._changed(self._store.delete(caller.organization_id, unique_id)):
+        if not is_unicode(unique_id) or not await self._changed(self._store.delete(caller.organization_id, unique_id)):
             raise NotFound("Span not found.")
 
     async def _changed(self, change: asyncio.Future[bool]) -> bool:
@@ -185,9 +189,10 @@ class Recorder:
         header_params: Mapping[str, Any] | None,
         *,
         traced: bool = False,
+        lenient: bool = False,
     ) -> tuple[Draft, asyncio.Future[bool]]:
         await self._in_step()
-        draft, minted = self._posted(raw, caller, header_params, traced=traced)
+        draft, minted = self._posted(raw, caller, header_params, traced=traced, lenient=lenient)
         if wanted := complete.wanted(draft):
             complete.add_estimates(draft, await self._tokenizer.count(draft.span.model, wanted))
         await self._in_step()
@@ -200,17 +205,26 @@ class Recorder:
             await asyncio.sleep(0)
 
     async def _end(
-        self, end: RefusedRequest | tuple[str, asyncio.Future[bool]], caller: Caller
+        self, end: RefusedRequest | tuple[Draft, asyncio.Future[bool]], caller: Caller, *, traced: bool
     ) -> RefusedRequest | str:
         if isinstance(end, RefusedRequest):
             return end
-        unique_id, inserted = end
+        draft, inserted = end
         try:
             if await inserted:
                 self._metrics.posted.inc()
+            elif traced:
+                await self._check_same(draft, caller)
         except (GatewayError, sqlite3.Error) as error:
             return self._refused(error, caller)
-        return unique_id
+        return str(draft.span.unique_id)
+
+    async def _check_same(self, draft: Draft, caller: Caller) -> None:
+        """Whether the stored span of this id is the same step of the same trace. Raises InvalidSpan."""
+        stored = await self._store.find(caller.organization_id, str(draft.span.unique_id), dict)
+        mine = vars(draft.span)
+        if stored is None or any(stored[name] != mine[name] for name in ("trace_unique_id", "span_unique_id")):
+            raise InvalidSpan({"unique_id": ["Belongs to another span."]})
 
     def _refused(self, error: GatewayError | sqlite3.Error, caller: Caller) -> RefusedRequest:
         """The error as its poster is told, and it is counted."""
@@ -351,7 +365,13 @@ class Recorder:
         await asyncio.gather(*self._late, return_exceptions=True)
 
     def _posted(
-        self, raw: Mapping[str, Any], caller: Caller, header_params: Mapping[str, Any] | None, *, traced: bool
+        self,
+        raw: Mapping[str, Any],
+        caller: Caller,
+        header_params: Mapping[str, Any] | None,
+        *,
+        traced: bool,
+        lenient: bool,
     ) -> tuple[Draft, bool]:
         """A posted span, and whether its id was minted here."""
         fields = aliases.merge(raw, header_params)
@@ -363,7 +383,11 @@ class Recorder:
         if minted:
             fields["unique_id"] = self._clock.new_id()
         fields.setdefault("log_method", "logging_api")
-        draft = Draft(validate({**fields, **_of(caller)}))
+        whole = {**fields, **_of(caller)}
+        span, wrong = validate_leniently(whole) if lenient else (validate(whole), {})
+        for name, texts in wrong.items():
+            complete.warn(span, f"{name} dropped: {' '.join(texts)}")
+        draft = Draft(span)
         if deep := content.too_deep(draft.span, draft.texts):
             raise MalformedBody(f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels.")
         complete.complete(draft, self._clock.now())

@@ -15,7 +15,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
 from gateway.core.filters import BETWEEN, SPAN_FIELDS, Condition, Filter, both
 from gateway.core.reading import page_of, public, stored_time
@@ -27,6 +26,8 @@ from gateway.store import sqlite as files
 
 _LOOK_EVERY_S = 0.5
 _AT_ONCE = 500
+# Spans further in are shown here, with how far in they are.
+_DEPTH_SHOWN = 20
 _CONDITION = re.compile(r"([\w.-]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
 _OPERATORS = {"=": "", "!=": "not", ">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "icontains"}
 
@@ -75,7 +76,8 @@ def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console,
     if as_json:
         console.out(whole_trace(found.sums, found.root, rows), highlight=False)
     else:
-        console.print(_tree(public_trace(found.sums, found.root), [node(row) for row in rows]))
+        for line in _tree(public_trace(found.sums, found.root), [node(row) for row in rows]):
+            console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
     return 0
 
 
@@ -89,11 +91,13 @@ def reader(path: Path) -> sqlite3.Connection:
 def organization(db: sqlite3.Connection, wanted: str | None) -> str:
     """Whose spans are meant, where nobody said so: of the only organization that there is. Raises GatewayError."""
     there = queries.audited_organizations(db)
-    if wanted is not None or len(there) == 1:
-        return wanted or there[0]
+    if wanted is None and len(there) == 1:
+        return there[0]
+    if wanted in there:
+        return wanted
     if not there:
         raise GatewayError("Nothing is stored yet.")
-    raise GatewayError(f"Say whose with --organization: {', '.join(there)}.")
+    raise GatewayError(f"Say whose with --organization; there are {', '.join(there)}.")
 
 
 def _which(options: Options) -> Filter:
@@ -119,22 +123,24 @@ def _print(console: Console, options: Options, rows: Sequence[Mapping[str, Any]]
         console.print(spans_table([public(row) for row in rows], console.width, times=True, head=head))
 
 
-def _tree(whole: Mapping[str, Any], nodes: list[dict[str, Any]]) -> Tree:
-    children, roots = linked(nodes)
-    told = Tree(
+def _tree(whole: Mapping[str, Any], nodes: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for the trace, then one for each span, further in than its parent's."""
+    yield (
         f"[bold]{escape(whole['name'] or whole['id'])}[/]  {_seconds(whole['duration'])}, {whole['span_count']} spans,"
         f" {whole['total_tokens']:,} tokens, ${whole['total_cost']:.6f}"
     )
+    children, roots = linked(nodes)
     begin = datetime.fromisoformat(whole["start_time"])
-    under_way: list[tuple[Tree, Iterator[int]]] = [(told, iter(roots))]
+    under_way = [iter(roots)]
     while under_way:
-        branch, left = under_way[-1]
-        place = next(left, None)
+        place = next(under_way[-1], None)
         if place is None:
             under_way.pop()
-        else:
-            under_way.append((branch.add(_step(nodes[place], begin)), iter(children[place])))
-    return told
+            continue
+        depth = len(under_way) - 1
+        indent = "│  " * min(depth, _DEPTH_SHOWN) + (f"({depth}) " if depth > _DEPTH_SHOWN else "")
+        yield f"[dim]{indent}├─[/] {_step(nodes[place], begin)}"
+        under_way.append(iter(children[place]))
 
 
 def _step(one: Mapping[str, Any], begin: datetime) -> str:

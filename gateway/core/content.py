@@ -114,6 +114,26 @@ def completion_message(value: Any) -> dict[str, Any] | None:
     return {"role": "assistant", "content": _as_text(value)}
 
 
+def plain(value: Any) -> str:
+    """What is said in an input or an output, as text: every text that is in it, but for what only names or sorts it."""
+    texts: list[str] = []
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            texts.append(one)
+        elif isinstance(one, list):
+            left += reversed(one)
+        elif isinstance(one, dict):
+            left += [item for name, item in reversed(one.items()) if name not in _NAMING]
+        elif one is not None:
+            texts.append(dump(one))
+    return "\n".join(texts)
+
+
+_NAMING = frozenset({"role", "type", "id", "tool_call_id", "object", "finish_reason"})
+
+
 def completion_messages(value: Any) -> list[dict[str, Any]] | None:
     """An output of several choices as a list of assistant messages; None if there is one or none."""
     if isinstance(value, list) and len(value) > 1 and all(isinstance(item, dict) for item in value):

@@ -19,7 +19,7 @@ from typing import Any
 import regex
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.core.jsontext import dump
+from gateway.core.jsontext import dump, is_unicode
 from gateway.core.reading import stored_time
 from gateway.core.span import Time
 from gateway.errors import MalformedBody
@@ -43,14 +43,14 @@ _KINDS: Mapping[Kind, Sequence[str]] = {
         *("unique_id", "trace_unique_id", "trace_group_identifier", "span_unique_id", "span_parent_id", "span_name"),
         *("span_workflow_name", "thread_identifier", "session_identifier", "customer_identifier", "customer_email"),
         *("customer_name", "custom_identifier", "group_identifier", "evaluation_identifier", "organization_key_id"),
-        *("organization_key_name", "prompt_id", "prompt_name", "prompt_version_number", "model", "response_model"),
+        *("organization_key_name", "prompt_id", "prompt_name", "model", "response_model"),
         *("upstream", "provider_id", "deployment_name", "log_type", "log_method", "status", "environment", "category"),
         *("error_class", "error_code", "error_message", "error_fingerprint", "fault_domain", "cache_key", "note"),
         "behaviors",
     ),
     Kind.WHOLE: (
         *("status_code", "prompt_tokens", "completion_tokens", "total_request_tokens", "reasoning_tokens"),
-        *("prompt_cache_hit_tokens", "prompt_cache_creation_tokens", "max_tokens"),
+        *("prompt_cache_hit_tokens", "prompt_cache_creation_tokens", "max_tokens", "prompt_version_number"),
     ),
     Kind.NUMBER: ("latency", "time_to_first_token", "tokens_per_second", "routing_time", "temperature", "top_p"),
     Kind.USD: ("cost",),
@@ -91,6 +91,7 @@ _OF_TEXT = (
     *(*_EQUALITY, *_ORDER, *_WITHIN, "startswith", "not_startswith", "endswith", "not_endswith", "iexact", "ilike"),
     *("regex", "trigram_word_similar", "overlap", "not_overlap", "isnull"),
 )
+_BY_LIKENESS = frozenset(_OF_TEXT) - frozenset((*_EQUALITY, *_ORDER, "overlap", "not_overlap", "isnull")) | {FULL_TEXT}
 _OF_NUMBERS = (*_EQUALITY, *_ORDER, "isnull")
 OPERATORS: Mapping[Kind, Sequence[str]] = {
     Kind.TEXT: _OF_TEXT,
@@ -108,6 +109,8 @@ _SAME |= {"notempty": NOT_EMPTY}
 CONDITIONS_AT_MOST = 200
 VALUES_AT_MOST = 10_000
 PATTERN_AT_MOST = 1000
+# Each takes a look of its own at each row.
+LIKENESSES_AT_MOST = 50
 _DEPTH_AT_MOST = 20
 
 
@@ -149,9 +152,9 @@ class Fields:
         self._aliases = aliases
         self._keyed = keyed
 
-    def kind(self, field: str) -> Kind:
-        """Of a field that a condition of these names."""
-        return self._kinds[field]
+    def kind_of(self, name: str) -> Kind:
+        """How a field compares. Raises MalformedBody where there is none."""
+        return self._field(name)[2]
 
     def names(self) -> list[str]:
         """What can be named."""
@@ -217,6 +220,7 @@ class Fields:
             return known, None, kind
         if (found := _split(known, self._keyed)) is not None:
             field, key = found
+            _unicode(field, key)
             return field, key, Kind.NUMBER if field == "scores" else Kind.TEXT
         raise MalformedBody(f"{name}: not a field to filter by; use {', '.join(self.names())}.")
 
@@ -328,22 +332,28 @@ def _condition(name: str, field: str, key: str | None, kind: Kind, operator: Any
         return Condition(field, EMPTY if _bool(name, values[0]) else NOT_EMPTY, (), key)
     if canonical in _ORDER:
         values = values[:1]
-    if field == "properties" and key is not None:
-        return Condition(field, canonical, tuple(map(_as_native, values)), key)
+    if canonical in _BY_LIKENESS and len(values) > LIKENESSES_AT_MOST:
+        raise MalformedBody(f"{name}: {canonical} takes at most {LIKENESSES_AT_MOST} values.")
+    if field == "properties" and key is not None and canonical in (EQUALS, NOT, *_ORDER):
+        return Condition(field, canonical, tuple(_native(name, value) for value in values), key)
     read = tuple(_value(name, kind, one) for one in values)
     if canonical not in (EQUALS, NOT) and None in read:
         raise MalformedBody(f"{name}: {canonical} needs a value.")
-    if canonical == "regex":
-        _check_patterns(name, read)
+    if canonical in _BY_LIKENESS:
+        _check_likenesses(name, canonical, read)
     if field == "status" and canonical in (EQUALS, NOT):
         read = tuple("failed" if one == "error" else one for one in read)
     return Condition(field, canonical, read, key)
 
 
-def _check_patterns(name: str, patterns: Sequence[str]) -> None:
+def _check_likenesses(name: str, operator: str, patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        if len(pattern) > PATTERN_AT_MOST:
+        if operator in ("regex", "ilike") and len(pattern) > PATTERN_AT_MOST:
             raise MalformedBody(f"{name}: a pattern has at most {PATTERN_AT_MOST} characters.")
+        if operator == FULL_TEXT and len(pattern.split()) > LIKENESSES_AT_MOST:
+            raise MalformedBody(f"{name}: at most {LIKENESSES_AT_MOST} words.")
+        if operator != "regex":
+            continue
         try:
             regex.compile(pattern)
         except regex.error as error:
@@ -364,7 +374,13 @@ def _value(name: str, kind: Kind, value: Any) -> Any:
         return _bool(name, value)
     if kind is Kind.TIME:
         return _time(name, value)
-    return value if isinstance(value, str) else dump(value)
+    return _unicode(name, value if isinstance(value, str) else dump(value))
+
+
+def _unicode(name: str, text: str) -> str:
+    if not is_unicode(text):
+        raise MalformedBody(f"{name}: must be text without lone surrogates.".encode("utf-8", "replace").decode())
+    return text
 
 
 def _number(name: str, kind: Kind, value: Any) -> float:
@@ -373,10 +389,13 @@ def _number(name: str, kind: Kind, value: Any) -> float:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise MalformedBody(f"{name}: the value must be {kind.value}.")
-    # Beyond 64 bits SQLite compares as a double does.
-    return value if isinstance(value, float) or abs(value) < 2**63 else float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
+            # Beyond 64 bits SQLite compares as a double does.
+            return value if isinstance(value, float) or abs(value) < 2**63 else float(value)
+    except OverflowError:
+        pass
+    raise MalformedBody(f"{name}: the value must be {kind.value}.")
 
 
 def _bool(name: str, value: Any) -> bool:
@@ -392,14 +411,20 @@ _time_adapter: TypeAdapter[datetime] = TypeAdapter(Time)
 
 def _time(name: str, value: Any) -> str:
     try:
-        return stored_time(_time_adapter.validate_python(value))
+        # A + that was not encoded in a URL arrives as a space.
+        sent = value.replace(" ", "+") if isinstance(value, str) and "T" in value else value
+        return stored_time(_time_adapter.validate_python(sent))
     except (ValidationError, OverflowError):
         raise MalformedBody(f"{name}: the value must be {Kind.TIME.value}.") from None
 
 
-def _as_native(value: Any) -> Any:
+def _native(name: str, value: Any) -> Any:
     """A value beside a member of `properties`, which keep their JSON types: objects and lists by their text."""
-    return dump(value) if isinstance(value, (dict, list)) else value
+    if isinstance(value, (dict, list)):
+        value = dump(value)
+    if isinstance(value, str):
+        return _unicode(name, value) or None
+    return value if value is None or isinstance(value, bool) else _number(name, Kind.NUMBER, value)
 
 
 USER_FIELDS = Fields(
@@ -411,7 +436,7 @@ USER_FIELDS = Fields(
         ),
         **dict.fromkeys(("average_latency", "average_ttft"), Kind.NUMBER),
         "total_cost": Kind.USD,
-        **dict.fromkeys(("timestamp", "first_seen"), Kind.TIME),
+        "first_seen": Kind.TIME,
     },
     {"id": "customer_identifier"},
 )

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from gateway.core.jsontext import parse_or_none
+from gateway.core.jsontext import dump, parse_or_none
+from gateway.core.span import CUSTOMER_IDENTIFIER_MAX
 from gateway.errors import MalformedBody
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,11 +43,14 @@ def from_json(body: Any) -> list[OtlpSpan | str]:
     if not isinstance(body, dict):
         raise MalformedBody("The body must be a JSON object with resourceSpans.")
     found: list[OtlpSpan | str] = []
-    for resource_spans in _list(body, "resourceSpans", "resource_spans"):
+    for resource_spans in _objects(body, "resourceSpans", "resource_spans"):
         resource = _attributes(_member(resource_spans, "resource"))
-        for scope_spans in _list(resource_spans, "scopeSpans", "scope_spans"):
+        for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
             shared = {**resource, **of_scope(_member(scope_spans, "scope"))}
-            found += [_span_from_json(one, shared) for one in _list(scope_spans, "spans")]
+            spans = scope_spans.get("spans") or []
+            if not isinstance(spans, list):
+                raise MalformedBody("spans: must be a list.")
+            found += [_span_from_json(one, shared) for one in spans]
     return found
 
 
@@ -60,8 +64,8 @@ def _span_from_json(one: Any, shared: Mapping[str, Any]) -> OtlpSpan | str:
             hex_id(_either(one, "spanId", "span_id"), 16, "spanId"),
             parent_id(_either(one, "parentSpanId", "parent_span_id")),
             str(one.get("name") or ""),
-            int(_either(one, "startTimeUnixNano", "start_time_unix_nano") or 0),
-            int(_either(one, "endTimeUnixNano", "end_time_unix_nano") or 0),
+            _nanoseconds(_either(one, "startTimeUnixNano", "start_time_unix_nano"), "startTimeUnixNano"),
+            _nanoseconds(_either(one, "endTimeUnixNano", "end_time_unix_nano"), "endTimeUnixNano"),
             {**shared, **_attributes(one)},
             status.get("code") in ERRORS,
             str(status.get("message") or ""),
@@ -72,7 +76,14 @@ def _span_from_json(one: Any, shared: Mapping[str, Any]) -> OtlpSpan | str:
             ],
         )
     except (TypeError, ValueError) as error:
-        return str(error) or "The span cannot be read."
+        return str(error)
+
+
+def _nanoseconds(value: Any, name: str) -> int:
+    text = str(0 if value is None else value)
+    if not text.isascii() or not text.isdecimal() or len(text) > 20:
+        raise ValueError(f"{name}: must be a whole number of nanoseconds.")
+    return int(text)
 
 
 def of_scope(scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +94,15 @@ def of_scope(scope: Mapping[str, Any]) -> dict[str, Any]:
 def _member(of: Any, name: str) -> dict[str, Any]:
     value = of.get(name) if isinstance(of, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _objects(of: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
+    value = _either(of, *names)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise MalformedBody(f"{names[0]}: must be a list of objects.")
+    return value
 
 
 def _list(of: Any, *names: str) -> list[Any]:
@@ -105,7 +125,7 @@ def hex_id(value: Any, length: int, name: str) -> str:
 def parent_id(value: Any) -> str:
     """The same of a parent's, empty where there is none."""
     text = str(value or "").lower()
-    return text if text.strip("0") else ""
+    return hex_id(text, 16, "parentSpanId") if text.strip("0") else ""
 
 
 def _attributes(of: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,17 +257,25 @@ _OPERATIONS = {
 }
 _NUMBERED = re.compile(
     r"(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.request\.functions|llm\.tools)"
-    r"\.(\d+)\.(.+)"
+    r"\.(\d{1,6})\.(.+)"
 )
-_TOOL_CALL = re.compile(r"(?:tool_calls|message\.tool_calls)\.(\d+)\.(?:tool_call\.)?(?:function\.)?(.+)")
-_PART = re.compile(r"message\.contents\.(\d+)\.message_content\.(type|text)")
+_TOOL_CALL = re.compile(r"(?:tool_calls|message\.tool_calls)\.(\d{1,6})\.(?:tool_call\.)?(?:function\.)?(.+)")
+_PART = re.compile(r"message\.contents\.(\d{1,6})\.message_content\.(type|text)")
+_NAMES = ("traceloop.entity.name", "gen_ai.tool.name", "gen_ai.agent.name")
 _METADATA = "respan.metadata"
 _PASSED_OVER = frozenset(
     {
         *("respan.environment", "respan.entity.log_parent_id", "respan.entity.log_root_id", "respan.entity.log_source"),
         *("traceloop.entity.name", "llm.request.type", "gen_ai.operation.name", "llm.is_streaming", "llm.embeddings.0"),
-        *("gen_ai.agent.name", "gen_ai.tool.name", "input.mime_type", "output.mime_type", "exception.message"),
-        *("error.message", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"),
+        *(
+            "input.mime_type",
+            "output.mime_type",
+            "exception.message",
+            "error.message",
+            "gen_ai.input.messages",
+            "gen_ai.output.messages",
+            "gen_ai.system_instructions",
+        ),
         *("gen_ai.request.stream", "exception.stacktrace"),
     }
 )
@@ -260,14 +288,16 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
         "trace_unique_id": span.trace_id,
         "span_unique_id": span.span_id,
         "span_parent_id": span.parent_id or None,
-        "span_name": _taken(left, ("traceloop.entity.name",)) if not span.name else span.name,
+        "span_name": span.name or next((str(left[name]) for name in _NAMES if left.get(name)), None),
         "log_method": "tracing_integration",
         **_times(span),
     }
     messages = _messages(left)
     for name, names in _TEXTS.items():
         if (text := _taken(left, names)) is not None and text != "":
-            raw[name] = text if isinstance(text, str) else str(text)
+            raw[name] = str(text)
+    if "customer_identifier" in raw:
+        raw["customer_identifier"] = raw["customer_identifier"][:CUSTOMER_IDENTIFIER_MAX]
     for name, names in _NUMBERS.items():
         if isinstance(number := _taken(left, names), (int, float, str)) and not isinstance(number, bool):
             raw[name] = number
@@ -281,7 +311,7 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
         if name not in raw and value is not None:
             raw[name] = _parsed(value) if isinstance(_parsed(value), (dict, list)) else value
     if (streamed := left.get("llm.is_streaming", left.get("gen_ai.request.stream"))) is not None:
-        raw["stream"] = bool(streamed)
+        raw["stream"] = streamed not in (False, 0, "false", "False", "0", "")
     if "output" not in raw and (vector := left.get("llm.embeddings.0")) is not None:
         raw["output"] = vector
     raw |= _failure(span)
@@ -347,13 +377,13 @@ def _failure(span: OtlpSpan) -> dict[str, Any]:
 
 def _metadata(left: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    whole = _parsed(left.get(_METADATA))
-    if isinstance(whole, dict):
-        found |= whole
+    for name in (_METADATA, "metadata"):
+        if isinstance(whole := _parsed(left.get(name)), dict):
+            found |= whole
     for name, value in left.items():
         if name.startswith(f"{_METADATA}."):
             found[name.removeprefix(f"{_METADATA}.")] = value
-        elif name != _METADATA and name not in _PASSED_OVER and value is not None:
+        elif name not in (_METADATA, "metadata") and name not in _PASSED_OVER and value is not None:
             found[name] = value
     return found
 
@@ -406,6 +436,9 @@ def _message(fields: Mapping[str, Any], role: str) -> dict[str, Any]:
 
 def _tool_call(fields: Mapping[str, Any]) -> dict[str, Any]:
     function = {name: fields[name] for name in ("name", "arguments") if name in fields}
+    if isinstance(function.get("arguments"), (dict, list)):
+        # As OpenAI has them.
+        function["arguments"] = dump(function["arguments"])
     return {"id": fields.get("id"), "type": "function", "function": function}
 
 
@@ -424,13 +457,18 @@ def _from_parts(system: Any, messages: Any) -> Iterator[dict[str, Any]]:
     for message in messages if isinstance(messages := _parsed(messages), list) else []:
         if not isinstance(message, dict):
             continue
-        parts = [part for part in message.get("parts", ()) if isinstance(part, dict)]
+        told = message.get("parts")
+        parts = [part for part in told if isinstance(part, dict)] if isinstance(told, list) else []
+        answered = [part for part in parts if part.get("type") == "tool_call_response"]
+        for part in answered:
+            said = part.get("response", part.get("result"))
+            yield {"role": message.get("role", "tool"), "content": said, "tool_call_id": part.get("id")}
+        if answered and len(answered) == len(parts):
+            continue
         made: dict[str, Any] = {"role": message.get("role", "user"), "content": message.get("content", _content(parts))}
         calls = [part for part in parts if part.get("type") == "tool_call"]
         if calls:
             made["tool_calls"] = [_tool_call(part) for part in calls]
-        if answered := next((part for part in parts if part.get("type") == "tool_call_response"), None):
-            made |= {"tool_call_id": answered.get("id"), "content": answered.get("response", answered.get("result"))}
         if message.get("finish_reason") is not None:
             made["finish_reason"] = message["finish_reason"]
         yield made

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.core.jsontext import is_unicode
 from gateway.errors import InvalidSpan
 
 _IDS = ("trace_unique_id", "span_unique_id")
@@ -15,6 +16,8 @@ def identified(fields: Mapping[str, Any]) -> dict[str, Any]:
     if missing := [name for name in _IDS if fields.get(name) in (None, "")]:
         raise InvalidSpan({name: ["This field is required."] for name in missing})
     trace_id, own_id = (str(fields[name]) for name in _IDS)
+    if odd := [name for name in _IDS if not is_unicode(str(fields[name]))]:
+        raise InvalidSpan({name: ["Must be text without lone surrogates."] for name in odd})
     return {"model": fields.get("model") or "", "unique_id": fields.get("unique_id") or made_id(trace_id, own_id)}
 
 

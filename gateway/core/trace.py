@@ -32,7 +32,7 @@ def public_trace(sums: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, 
         "organization_name": None,
         "organization_key_id": root["organization_key_id"],
         "environment": root["environment"],
-        "customer_identifier": sums["customer_identifier"],
+        "customer_identifier": root["customer_identifier"] or sums["customer_identifier"],
         "start_time": sums["start_time"],
         "end_time": sums["end_time"],
         "duration": _seconds(sums["start_time"], sums["end_time"]),
@@ -47,15 +47,15 @@ def public_trace(sums: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, 
         "input": _text(root["input"]),
         "output": _text(root["output"]),
         "metadata": shown_metadata(parse_or_none(root["metadata"] or "")),
-        "trace_group_identifier": sums["trace_group_identifier"],
-        "session_identifier": sums["session_identifier"],
+        "trace_group_identifier": root["trace_group_identifier"] or sums["trace_group_identifier"],
+        "session_identifier": root["session_identifier"] or sums["session_identifier"],
         "model": root["model"],
         "storage_object_key": None,
     }
 
 
 def _seconds(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
 def _text(written: str | None) -> str | None:

@@ -76,6 +76,7 @@ def place(text: str, by: Order) -> Place:
         told = None
     match told:
         case [by.field, by.descending, int(at_seq), int(part), None | str() | int() | float() as value, int(row_id)]:
-            if all(abs(number) < 2**63 for number in (at_seq, part, row_id)) and not isinstance(value, bool):
+            numbers = [one for one in (at_seq, part, row_id, value) if isinstance(one, int)]
+            if part in (0, 1) and not any(isinstance(one, bool) or abs(one) >= 2**63 for one in numbers):
                 return Place(at_seq, part, value, row_id)
     raise MalformedBody("cursor: not one that this list gave; begin again without it.")

@@ -1,6 +1,8 @@
 """Filters as conditions on the table `span`."""
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from gateway.core.filters import (
     Filter,
     Kind,
 )
+from gateway.core.jsontext import parse_or_none
 from gateway.core.prices import decimal, picos
 
 # With more values than these, they come as one JSON text: SQLite takes only so many marks in a statement.
@@ -55,7 +58,9 @@ def named(field: str) -> str:
 
 def _extra(name: str) -> str:
     """What a caller told beside the fields of a span."""
-    return f"(SELECT extras ->> '$.{name}' FROM content WHERE span_id = span.id)"
+    told = f"extras ->> '$.{name}'"
+    shown = told if FIELDS.get(name) in (Kind.WHOLE, Kind.BOOL) else f"CAST({told} AS TEXT)"
+    return f"(SELECT {shown} FROM content WHERE span_id = span.id)"
 
 
 # Whose fault a failed span is: by what the gateway says of itself, else by the status.
@@ -86,6 +91,14 @@ _EXPRESSIONS: Mapping[str, str] = {
         " WHERE span_id = span.id)"
     ),
 }
+# What was said in content, as text: without the names and marks of JSON.
+_SAID = {
+    "input": f"(SELECT said({_HELD_INPUT}, NULL) FROM content WHERE span_id = span.id)",
+    "output": f"(SELECT said({_HELD_OUTPUT}, NULL) FROM content WHERE span_id = span.id)",
+    ANY_CONTENT: f"(SELECT said({_HELD_INPUT}, {_HELD_OUTPUT}) FROM content WHERE span_id = span.id)",
+}
+_PLAIN = re.compile("[A-Za-z0-9]{3,}")
+_LOOKS_AT_MOST = 8
 _ORDER = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _NEGATED = {"not_contains": "contains", "not_startswith": "startswith", "not_endswith": "endswith"}
 
@@ -102,6 +115,8 @@ def of_field(of: Condition, expression: str, kind: Kind) -> Sql:
         nothing = "('', '{}')" if kind is Kind.OBJECT else "('', '\"\"', '[]')" if kind is Kind.CONTENT else "('')"
         is_empty = f"({expression} IS NULL OR {expression} IN {nothing})"
         return Sql(is_empty if of.operator == EMPTY else f"NOT {is_empty}")
+    if kind is Kind.CONTENT:
+        return _said(of, expression)
     if of.operator == BETWEEN:
         signs = zip((">=", "<="), of.values, strict=True)
         ends = [Sql(f"{expression} {sign} ?", (end,)) for sign, end in signs if end is not None]
@@ -112,12 +127,30 @@ def of_field(of: Condition, expression: str, kind: Kind) -> Sql:
     return _compared(expression, of.operator, values)
 
 
+def _said(of: Condition, written: str) -> Sql:
+    """Content that holds these. What is written as JSON is looked at first, for the words that no mark of JSON can
+    change: that tells most that do not."""
+    found = _compared(_SAID[of.field], of.operator, of.values)
+    if of.operator.startswith("not_"):
+        return found
+    looks: list[Sql] = []
+    for value in of.values:
+        runs = [run.lower() for run in _PLAIN.findall(value)[:_LOOKS_AT_MOST]]
+        holds = " AND ".join([f"instr(lower({written}), ?) > 0"] * len(runs)) or "1"
+        looks.append(Sql(f"({holds})", tuple(runs)))
+    text = " OR ".join(look.text for look in looks)
+    return Sql(f"(({text}) AND {found.text})", (*(run for look in looks for run in look.values), *found.values))
+
+
 def _of_member(of: Condition, key: str) -> Sql:
     """Of a key of the caller's. A span without it matches in no case."""
     if of.field == "scores":
         return Sql("0")
     # Not by a path: in those, SQLite has no way to write some keys.
-    shown = "value" if of.field == "properties" else _AS_TEXT
+    if of.field == "properties" and of.operator in (EQUALS, NOT, *_ORDER):
+        test = _native(of)
+        return Sql(f"EXISTS (SELECT 1 FROM json_each(properties) WHERE key = ? AND {test.text})", (key, *test.values))
+    shown = _AS_TEXT.format(of=of.field)
     if of.operator in (EMPTY, NOT_EMPTY):
         test = Sql(f"{shown} {'=' if of.operator == EMPTY else '<>'} ''")
     else:
@@ -128,8 +161,33 @@ def _of_member(of: Condition, key: str) -> Sql:
 # A value of `metadata` as it is read back.
 _AS_TEXT = (
     "CASE type WHEN 'text' THEN value WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null'"
-    " ELSE CAST(value AS TEXT) END"
+    " ELSE coalesce({of} -> fullkey, CAST(value AS TEXT)) END"
 )
+
+
+def _native(of: Condition) -> Sql:
+    """A member of `properties` beside values of JSON's types, which are not mixed; text may stand for what is none."""
+    tests = [test for value in of.values for test in _native_tests(of.operator, value)]
+    text = f"({' OR '.join(test.text for test in tests)})"
+    values = tuple(value for test in tests for value in test.values)
+    return Sql(f"NOT coalesce({text}, 0)" if of.operator == NOT else text, values)
+
+
+def _native_tests(operator: str, value: Any) -> list[Sql]:
+    sign = _ORDER.get(operator, "=")
+    if value is None:
+        return [Sql("type = 'null' OR value = ''")]
+    if isinstance(value, bool):
+        return [Sql(f"type IN ('true', 'false') AND value {sign} ?", (int(value),))]
+    if not isinstance(value, str):
+        return [Sql(f"type IN ('integer', 'real') AND value {sign} ?", (value,))]
+    read = parse_or_none(value)
+    alike = _native_tests(operator, read) if isinstance(read, (bool, float)) or _is_whole(read) else []
+    return [Sql(f"type IN ('text', 'object', 'array') AND value {sign} ?", (value,)), *alike]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < 2**63
 
 
 def _stored(kind: Kind, value: Any) -> Any:
@@ -137,7 +195,8 @@ def _stored(kind: Kind, value: Any) -> Any:
         return int(value)
     if kind is Kind.USD and value is not None:
         exact = picos(decimal(value))
-        return exact if abs(exact) < 2**63 else float(exact)
+        # No cost is beyond these.
+        return exact if abs(exact) < 2**63 else (math.inf if exact > 0 else -math.inf)
     return value
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import regex
 
+from gateway.core import content
+from gateway.core.jsontext import parse_or_none
+
 # For one value. The engine lets go of the GIL meanwhile, so that no pattern holds up the event loop.
 _MATCH_WITHIN_S = 0.5
 _SIMILAR_FROM = 0.6
@@ -13,8 +16,9 @@ _PATTERNS_KEPT = 16
 
 
 def add(db: sqlite3.Connection) -> None:
-    """Adds `folded(text)`, `matches(pattern, text)` and `similar(word, text)`."""
+    """Adds `folded(text)`, `said(json, json)`, `matches(pattern, text)` and `similar(word, text)`."""
     db.create_function("folded", 1, folded, deterministic=True)
+    db.create_function("said", 2, said, deterministic=True)
     db.create_function("matches", 2, matches, deterministic=True)
     db.create_function("similar", 2, similar, deterministic=True)
 
@@ -22,6 +26,12 @@ def add(db: sqlite3.Connection) -> None:
 def folded(text: Any) -> str | None:
     """Without regard to case."""
     return None if text is None else str(text).casefold()
+
+
+def said(first: str | None, second: str | None) -> str | None:
+    """What stands in two values of JSON, as text: see `content.plain`."""
+    told = [content.plain(parse_or_none(value)) for value in (first, second) if value is not None]
+    return "\n".join(told) if told else None
 
 
 def matches(pattern: str, text: Any) -> bool | None:

@@ -1,6 +1,7 @@
 """Lists of spans, page by page, and sums over them."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -163,6 +164,8 @@ ONCE = "gateway_log_id IS NULL"
 
 # A sum of SQLite's fails beyond 64 bits; so it is made of two.
 _HALF = 1_000_000_000
+# An average beyond that is no number of JSON.
+_LARGEST = sys.float_info.max
 
 
 def summed(expression: str, name: str) -> str:
@@ -217,7 +220,8 @@ def sums(db: sqlite3.Connection, organization_id: str, where: Sql) -> Sums:
 def _sums(row: Sequence[Any]) -> Sums:
     count, *halves = row[:9]
     cost, total, prompt, completion = (whole(*pair) for pair in zip(halves[::2], halves[1::2], strict=True))
-    latency, speed, first, failed, with_cost, newest = row[9:]
+    *averages, failed, with_cost, newest = row[9:]
+    latency, speed, first = (None if value is None else max(-_LARGEST, min(value, _LARGEST)) for value in averages)
     return Sums(count, cost, total, prompt, completion, latency, speed, first, failed or 0, with_cost, newest)
 
 
@@ -253,7 +257,7 @@ def groups(
     direction = "DESC" if by.descending else "ASC"
     found = db.execute(
         f"SELECT {_SUMS}, {key} AS key FROM span WHERE organization_id = ? AND {ONCE} AND {where.text}"
-        f" AND {key} IS NOT NULL"
+        f" AND {key} <> ''"
         f" GROUP BY key ORDER BY {GROUP_SORTS[by.field]} {direction} NULLS LAST, key LIMIT ? OFFSET ?",
         (organization_id, *where.values, limit, offset),
     )

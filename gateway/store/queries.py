@@ -149,10 +149,18 @@ def call_under(db: sqlite3.Connection, organization_id: str, trace_unique_id: st
     """The first call of ours, by its unique_id, whose parent in a trace is this span."""
     row = db.execute(
         "SELECT unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_parent_id = ?"
-        " AND is_call = 1 ORDER BY id LIMIT 1",
+        " AND is_call = 1 AND status <> 'failed' ORDER BY id LIMIT 1",
         (organization_id, trace_unique_id, parent_id),
     ).fetchone()
     return None if row is None else str(row[0])
+
+
+def is_call(db: sqlite3.Connection, organization_id: str, unique_id: str) -> bool:
+    """Whether this is a call of ours."""
+    found = db.execute(
+        "SELECT 1 FROM span WHERE organization_id = ? AND unique_id = ? AND is_call = 1", (organization_id, unique_id)
+    )
+    return found.fetchone() is not None
 
 
 def told_span(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, span_unique_id: str) -> int | None:
@@ -183,10 +191,18 @@ def edit_span(db: sqlite3.Connection, seq: int, row_id: int, columns: Mapping[st
 def delete_span(db: sqlite3.Connection, seq: int, row_id: int) -> tuple[bool, str]:
     """Deletes a span and leaves a tombstone; gives whether it was of a call, and when it began, or came."""
     db.execute("INSERT INTO tombstone SELECT ?, organization_id, unique_id FROM span WHERE id = ?", (seq, row_id))
-    is_call, came_at = db.execute(
-        "DELETE FROM span WHERE id = ? RETURNING is_call, coalesce(received_at, start_time)", (row_id,)
+    of_call, came_at, organization_id, unique_id = db.execute(
+        "DELETE FROM span WHERE id = ?"
+        " RETURNING is_call, coalesce(received_at, start_time), organization_id, unique_id",
+        (row_id,),
     ).fetchone()
-    return bool(is_call), str(came_at)
+    if of_call:
+        # Whoever told of it as well counts again.
+        db.execute(
+            "UPDATE span SET gateway_log_id = NULL WHERE organization_id = ? AND gateway_log_id = ?",
+            (organization_id, unique_id),
+        )
+    return bool(of_call), str(came_at)
 
 
 def use_of_key(

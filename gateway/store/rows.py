@@ -201,7 +201,7 @@ def _values(draft: Draft, columns: "_Columns") -> Values:
         if (value := values[at]) is not None:
             values[at] = draft.texts.of(value)
     if not "".join([value for value in values if type(value) is str]).isascii():
-        values = [_writable(value) if type(value) is str else value for value in values]
+        values = [writable(value) if type(value) is str else value for value in values]
     return tuple(values)
 
 
@@ -213,10 +213,10 @@ def stored(name: str, value: Any) -> Any:
         return dump(value)
     if isinstance(value, datetime):
         return stored_time(value)
-    return _writable(value) if isinstance(value, str) else value
+    return writable(value) if isinstance(value, str) else value
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """The text without lone surrogates, which SQLite does not take."""
     return text if is_unicode(text) else text.encode("utf-8", "replace").decode()
 

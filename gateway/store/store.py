@@ -22,6 +22,7 @@ from gateway.core.filters import Filter
 from gateway.core.jsontext import dump, parse_or_none
 from gateway.core.limits import KeyLimits, Refusal
 from gateway.core.reading import stored_minute, stored_time
+from gateway.core.span import Span
 from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
@@ -144,15 +145,15 @@ class Store:
         assert draft.received_at is not None, "a span that is complete was received"
         received_at = stored_time(draft.received_at)
 
-        may_be_known = _may_be_of_a_call(draft)
+        may_be_of_a_call = _may_be_of_a_call(draft)
 
         def apply(batch: Batch) -> bool:
-            if minted and not may_be_known:
+            if minted and not may_be_of_a_call:
                 is_new = batch.insert(span, content, received_at)
             else:
                 row_id = batch.next_seq()
                 is_new = queries.insert_span(batch.db, row_id, span, content, received_at=received_at)
-                if is_new and may_be_known:
+                if is_new and may_be_of_a_call:
                     _link_to_call(batch, draft, row_id)
             batch.count(posted if is_new else posted._replace(name=audit.REPEATED))
             return is_new
@@ -229,7 +230,7 @@ class Store:
         def apply(batch: Batch) -> bool:
             if draft.reserved:
                 _end_reservation(batch.db, draft)
-            if draft.span.trace_unique_id is not None and draft.span.span_parent_id is not None:
+            if draft.span.span_parent_id and draft.span.trace_unique_id and draft.span.status != FAILED:
                 _link_parent(batch, draft)
             if opened is not None and opened.row_id and opened.write.error is None:
                 batch.settle(opened.row_id, span, content)
@@ -459,9 +460,15 @@ class Store:
         where = conditions.of_spans(which)
         return await self._read(lambda db: threads.page(db, organization_id, where, by, limit=limit, offset=offset))
 
-    async def thread(self, organization_id: str, thread_identifier: str, shape: Callable[[Iterator[Row]], T]) -> T:
+    async def thread(
+        self,
+        organization_id: str,
+        thread_identifier: str,
+        environment: str | None,
+        shape: Callable[[Iterator[Row]], T],
+    ) -> T:
         """The spans of a thread, oldest first, as `shape` makes it in the reader's thread."""
-        return await self._read(lambda db: shape(threads.spans(db, organization_id, thread_identifier)))
+        return await self._read(lambda db: shape(threads.spans(db, organization_id, thread_identifier, environment)))
 
     async def audit(self, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
         """What an organization sent in whole minutes, beside what is stored of it."""
@@ -573,21 +580,31 @@ def _ended(batch: Batch, organization_id: str, unique_id: str) -> tuple[int | No
 def _may_be_of_a_call(draft: Draft) -> bool:
     """Whether a posted span may be its sender's view of a call that went through the gateway."""
     span = draft.span
-    return span.trace_unique_id is not None and span.log_type in LLM_CALLS and span.gateway_log_id is None
+    return span.gateway_log_id is not None or (bool(span.trace_unique_id) and span.log_type in LLM_CALLS)
+
+
+def _place_in_trace(span: Span) -> tuple[str, str]:
+    return str(span.trace_unique_id), str(span.span_unique_id)
 
 
 def _link_to_call(batch: Batch, draft: Draft, row_id: int) -> None:
     span = draft.span
-    key = (str(span.organization_id), str(span.trace_unique_id))
-    if (call_id := queries.call_under(batch.db, *key, str(span.span_unique_id))) is not None:
+    organization_id, trace_id, own_id = map(rows.writable, (str(span.organization_id), *_place_in_trace(span)))
+    if span.gateway_log_id is None:
+        call_id = queries.call_under(batch.db, organization_id, trace_id, own_id)
+    elif queries.is_call(batch.db, organization_id, rows.writable(span.gateway_log_id)):
+        return
+    else:
+        call_id = None
+    if call_id != span.gateway_log_id:
         queries.edit_span(batch.db, batch.next_seq(), row_id, {"gateway_log_id": call_id})
 
 
 def _link_parent(batch: Batch, draft: Draft) -> None:
     """The other way round: the call ends after its sender's span of it came."""
     span = draft.span
-    key = (str(span.organization_id), str(span.trace_unique_id))
-    if (row_id := queries.told_span(batch.db, *key, str(span.span_parent_id))) is not None:
+    key = map(rows.writable, (str(span.organization_id), str(span.trace_unique_id), str(span.span_parent_id)))
+    if (row_id := queries.told_span(batch.db, *key)) is not None:
         queries.edit_span(batch.db, batch.next_seq(), row_id, {"gateway_log_id": span.unique_id})
 
 

@@ -47,10 +47,13 @@ def _thread(row: Row) -> Row:
     return row
 
 
-def spans(db: sqlite3.Connection, organization_id: str, thread_identifier: str) -> Iterator[Row]:
-    """Rows of the view `spans`, oldest first."""
+def spans(
+    db: sqlite3.Connection, organization_id: str, thread_identifier: str, environment: str | None
+) -> Iterator[Row]:
+    """Rows of the view `spans`, oldest first; of both environments, if none is named."""
     rows = db.execute(
-        "SELECT * FROM spans WHERE organization_id = ? AND thread_identifier = ? ORDER BY timestamp, row_id LIMIT ?",
-        (organization_id, thread_identifier, _SPANS_AT_MOST),
+        f"SELECT * FROM spans WHERE organization_id = ? AND thread_identifier = ? AND {lists.ONCE}"
+        " AND environment = coalesce(?, environment) ORDER BY timestamp, row_id LIMIT ?",
+        (organization_id, thread_identifier, environment, _SPANS_AT_MOST),
     )
     return map(dict, rows)

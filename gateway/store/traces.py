@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gateway.core.filters import OF_A_TRACE, Condition, Filter
+from gateway.core.filters import BETWEEN, OF_A_TRACE, Condition, Filter
 from gateway.core.filters import conditions as conditions_in
 from gateway.core.trace import LLM_CALLS, NODE_COLUMNS
 from gateway.core.walk import Order
@@ -44,10 +44,12 @@ SELECT trace_unique_id, organization_id,
     max(trace_group_identifier) AS trace_group_identifier,
     max(session_identifier) AS session_identifier,
     CAST(substr({_ROOT_KEY}, -20) AS INTEGER) AS root_id
-FROM span WHERE organization_id = ? AND trace_unique_id IS NOT NULL AND {{scope}}
+FROM span WHERE organization_id = ? AND trace_unique_id <> '' AND {{scope}}
 GROUP BY trace_unique_id
 """
 _SUMMED = ("cost_picos", "total_prompt_tokens", "total_completion_tokens", "total_request_tokens")
+# Which all spans of a trace should have alike; where they do not, any of them tells.
+_OF_ANY_SPAN = frozenset({"customer_identifier", "trace_group_identifier", "session_identifier"})
 # A field of a trace as an expression of a rollup `r` and of its root.
 _EXPRESSIONS: Mapping[str, str] = {
     **{name: f"r.{name}" for name in OF_A_TRACE},
@@ -83,12 +85,12 @@ def page(
     direction = "DESC" if by.descending else "ASC"
     where = conditions.where(which, lambda condition: _meaning(organization_id, condition))
     scope, at = Sql("1"), offset
-    if by.field in ("timestamp", "end_time") and not any(one.field in OF_A_TRACE for one in conditions_in(which)):
+    if by.field in ("timestamp", "end_time") and not any(_is_of_the_whole(one) for one in conditions_in(which)):
         # Which they are can be told from an index: only those of the page are summed up.
         of_any_span = conditions.where(which, lambda condition: _meaning(organization_id, condition, "span"))
         scope = Sql(
-            "trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ? AND trace_unique_id IS NOT"
-            f" NULL AND {of_any_span.text} GROUP BY trace_unique_id"
+            "trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ? AND trace_unique_id"
+            f" <> '' AND {of_any_span.text} GROUP BY trace_unique_id"
             f" ORDER BY max(timestamp) {direction}, trace_unique_id LIMIT ? OFFSET ?)",
             (organization_id, *of_any_span.values, limit, offset),
         )
@@ -101,14 +103,18 @@ def page(
     return [_trace(db, row) for row in map(dict, found)]
 
 
+def _is_of_the_whole(of: Condition) -> bool:
+    return of.key is None and of.field in OF_A_TRACE and of.field not in _OF_ANY_SPAN and of.operator != BETWEEN
+
+
 def _meaning(organization_id: str, of: Condition, rollup: str = "r") -> Sql:
     """What a condition means for a trace: for its own fields, or for any of its spans."""
-    if of.key is None and of.field in OF_A_TRACE:
+    if _is_of_the_whole(of):
         return conditions.of_field(of, _EXPRESSIONS[of.field], OF_A_TRACE[of.field])
     of_span = conditions.of_spans(of)
     return Sql(
         f"{rollup}.trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ?"
-        f" AND trace_unique_id IS NOT NULL AND {of_span.text})",
+        f" AND trace_unique_id <> '' AND {of_span.text})",
         (organization_id, *of_span.values),
     )
 

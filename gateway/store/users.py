@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.filters import USER_FIELDS, Condition, Filter
+from gateway.core.filters import BETWEEN, USER_FIELDS, Condition, Filter
 from gateway.core.walk import Order
 from gateway.store import conditions, lists
 from gateway.store.conditions import Sql
@@ -78,7 +78,7 @@ def page(
     db: sqlite3.Connection, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int
 ) -> list[Row]:
     """Users of an organization in this order; those alike by their ids."""
-    scope, where = _scope(db, organization_id, conditions.where(which, _of_spans)), conditions.where(which, _of_users)
+    scope, where = _scope(db, organization_id, conditions.where(which, _in_range)), conditions.where(which, _of_users)
     direction = "DESC" if by.descending else "ASC"
     found = db.execute(
         f"SELECT * FROM ({_USERS.format(scope=scope.text)}) WHERE {where.text}"
@@ -93,15 +93,15 @@ def _scope(db: sqlite3.Connection, organization_id: str, of_spans: Sql) -> Sql:
     return of_spans if deleted.fetchone() is None else Sql(f"{of_spans.text} AND {_SINCE}", of_spans.values)
 
 
-def _of_spans(of: Condition) -> Sql:
+def _in_range(of: Condition) -> Sql:
     """What narrows the spans that are summed up: a range of time."""
-    return conditions.of_field(of, "timestamp", USER_FIELDS.kind(of.field)) if of.field == "timestamp" else Sql("1")
+    return conditions.of_spans(of) if of.operator == BETWEEN else Sql("1")
 
 
 def _of_users(of: Condition) -> Sql:
-    if of.field == "timestamp":
+    if of.operator == BETWEEN:
         return Sql("1")
-    return conditions.of_field(of, _EXPRESSIONS.get(of.field, of.field), USER_FIELDS.kind(of.field))
+    return conditions.of_field(of, _EXPRESSIONS.get(of.field, of.field), USER_FIELDS.kind_of(of.field))
 
 
 def _user(row: Row) -> Row:

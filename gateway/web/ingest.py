@@ -14,7 +14,7 @@ from gateway.web.bodies import read_body
 from gateway.web.replies import error_reply, json_reply
 from gateway.web.spans import refused_by_store
 
-_PROTOBUF = "application/x-protobuf"
+_PROTOBUF = ("application/x-protobuf", "application/protobuf")
 # Of what is wrong with the spans of one request, so many mistakes are told.
 _TOLD_AT_MOST = 10
 
@@ -28,7 +28,7 @@ class IngestHandlers:
     async def otlp(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """An ExportTraceServiceRequest, as protobuf or JSON. What cannot be stored is told as a partial success."""
         body = await _plain(request)
-        is_protobuf = request.content_type == _PROTOBUF
+        is_protobuf = request.content_type in _PROTOBUF
         if is_protobuf:
             # Not at the start: protobuf takes a tenth of a second to load, and few need it.
             from gateway.core import otlp_protobuf as protobuf
@@ -38,14 +38,14 @@ class IngestHandlers:
             spans = otlp.from_json(parse(body))
         readable = [otlp.raw_span(span) for span in spans if isinstance(span, OtlpSpan)]
         unreadable = [span for span in spans if isinstance(span, str)]
-        ends = await self._recorder.create_spans(readable, caller, traced=True)
+        ends = await self._recorder.create_spans(readable, caller, traced=True, lenient=True)
         if (refused := refused_by_store(ends)) is not None:
             return error_reply(request, refused)
         wrong = [*unreadable, *(str(end) for end in ends if isinstance(end, RefusedRequest))]
         message = "; ".join(wrong[:_TOLD_AT_MOST])
         if not is_protobuf:
             return json_reply({"partialSuccess": {"rejectedSpans": len(wrong), "errorMessage": message}})
-        return web.Response(body=protobuf.reply(len(wrong), message), content_type=_PROTOBUF)
+        return web.Response(body=protobuf.reply(len(wrong), message), content_type=request.content_type)
 
     async def rows(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Spans as create-span takes them, with the ids of their traces: a list, or `data` with one."""
@@ -63,7 +63,7 @@ class IngestHandlers:
         stored = len(ends) - len(errors)
         body: dict[str, Any] = {
             "message": f"Ingested {stored} spans.",
-            "status": "ok",
+            "status": "ok" if not errors else "partial" if stored else "error",
             "success": not errors,
             "ingested_spans": stored,
             "ingested_count": stored,

@@ -21,7 +21,7 @@ from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
 from gateway.web.lists import GROUPS
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
-from gateway.web.replies import json_text_reply
+from gateway.web.replies import is_openai_route, json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 from gateway.web.traces import DELETED_AT_MOST
@@ -237,9 +237,9 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("GET", "/api/request-logs/{unique_id}/"): _retrieve(),
         ("PATCH", "/api/request-logs/{unique_id}/"): _edit(),
         ("DELETE", "/api/request-logs/{unique_id}/"): _delete(),
-        **{("POST", path): _otlp() for path in ("/v1/traces", "/api/v1/traces", "/api/v2/traces")},
+        **{("POST", path): _otlp(path) for path in ("/v1/traces", "/api/v1/traces", "/api/v2/traces")},
         **{
-            ("POST", path): _ingest()
+            ("POST", path): _ingest(path)
             for path in (
                 *("/v1/traces/ingest", "/api/v1/traces/ingest", "/api/openai/v1/traces/ingest"),
                 "/api/traces/ingest",
@@ -407,8 +407,10 @@ def _sort(names: Iterable[str], default: str) -> Schema:
     return {"enum": [sign + name for name in names for sign in ("", "-")], "default": default}
 
 
-def _question(summary: str, parameters: Schema, answer: Schema, *, with_filters: bool) -> Schema:
-    body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", "Filters")}}}}
+def _question(
+    summary: str, parameters: Schema, answer: Schema, *, with_filters: bool, of: str = "SpanFilters"
+) -> Schema:
+    body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", of)}}}}
     return {
         "tags": ["spans"],
         "summary": summary,
@@ -437,7 +439,17 @@ def _retrieve() -> Schema:
     }
 
 
-def _otlp() -> Schema:
+_UNINGESTED = ("Ingested", "Refusal", "CallRefusal")
+
+
+def _refusals(path: str) -> Schema:
+    """What a tracer may be refused with, in the shape of errors at this path."""
+    if is_openai_route(path):
+        return dict.fromkeys((*_NOT_LET_IN, "400", "401", "413"), ref("responses", "CallRefused"))
+    return {**_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE}
+
+
+def _otlp(path: str) -> Schema:
     sent = {"schema": ref("schemas", "Otlp")}
     told = members({"rejectedSpans": {"type": "integer"}, "errorMessage": {"type": "string"}})
     answer = _says("What is not stored is told.", {"partialSuccess": told})
@@ -446,11 +458,11 @@ def _otlp() -> Schema:
         "tags": ["tracing"],
         "summary": "OTLP/HTTP: spans of OpenTelemetry",
         "requestBody": {"required": True, "content": {_JSON: sent, "application/x-protobuf": {}}},
-        "responses": {"200": answer, **_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE},
+        "responses": {"200": answer, **_refusals(path)},
     }
 
 
-def _ingest() -> Schema:
+def _ingest(path: str) -> Schema:
     found = _answer("What is stored, and what is wrong with the rest.", ref("schemas", "Ingested"))
     example = [{"trace_unique_id": "t", "span_unique_id": "s", "span_name": "step"}]
     return {
@@ -459,10 +471,8 @@ def _ingest() -> Schema:
         "requestBody": _body("Steps", example),
         "responses": {
             "200": found,
-            **_UNREAD,
-            "400": _answer("Nothing is stored.", {"anyOf": [ref("schemas", "Ingested"), ref("schemas", "Refusal")]}),
-            **_UNAUTHORIZED,
-            **_UNAVAILABLE,
+            **_refusals(path),
+            "400": _answer("Nothing is stored.", {"anyOf": [ref("schemas", name) for name in _UNINGESTED]}),
         },
     }
 
@@ -471,7 +481,7 @@ def _users(*, with_filters: bool = False) -> Schema:
     found = _answer("A page of users.", ref("schemas", "Users"))
     parameters = {**_PAGED, "sort_by": _sort(USER_SORTS, "-first_seen"), **_RANGE}
     said = "Users, as their spans show them"
-    return _question(said, parameters, found, with_filters=with_filters) | {"tags": ["users"]}
+    return _question(said, parameters, found, with_filters=with_filters, of="UserFilters") | {"tags": ["users"]}
 
 
 def _user(summary: str) -> Schema:
@@ -504,7 +514,7 @@ def _delete_user() -> Schema:
 def _threads(*, with_filters: bool = False) -> Schema:
     found = _answer("A page of threads.", ref("schemas", "Threads"))
     parameters = {**_PAGED, "sort_by": _sort(THREAD_SORTS, "-timestamp"), **_RANGE}
-    return _question("Threads", parameters, found, with_filters=with_filters) | {"tags": ["users"]}
+    return _question("Threads", parameters, found, with_filters=with_filters, of="ThreadFilters") | {"tags": ["users"]}
 
 
 def _thread() -> Schema:
@@ -516,7 +526,7 @@ def _thread() -> Schema:
 def _traces(*, with_filters: bool = False) -> Schema:
     found = _answer("A page of traces.", ref("schemas", "Traces"))
     parameters = {**_PAGED, "sort_by": _sort(TRACE_SORTS, "-timestamp"), **_RANGE}
-    return _question("Traces", parameters, found, with_filters=with_filters) | {"tags": ["traces"]}
+    return _question("Traces", parameters, found, with_filters=with_filters, of="TraceFilters") | {"tags": ["traces"]}
 
 
 def _trace(*, public: bool = False) -> Schema:
@@ -562,7 +572,7 @@ def _delete_traces() -> Schema:
     return {
         "tags": ["traces"],
         "summary": f"Delete the traces that filters find, at most {DELETED_AT_MOST}",
-        "requestBody": _body("Filters", {"filters": {"customer_identifier": {"operator": "", "value": ["u-1"]}}}),
+        "requestBody": _body("Deletion", {"filters": {"customer_identifier": {"operator": "", "value": ["u-1"]}}}),
         "responses": {"200": _says("They are gone.", deleted), **_UNREAD, **_UNAUTHORIZED, **_UNSTORED},
     }
 

@@ -46,7 +46,7 @@ def _in_query(
 ) -> Filter:
     query = request.query
     found: list[Filter] = []
-    times = [_range_end(query.get(name), name, operator, fields) for name, operator in _RANGE]
+    times = [_range_end(query.get(name), name, operator) for name, operator in _RANGE]
     if times != [None, None]:
         found.append(Condition("timestamp", BETWEEN, tuple(times)))
     exact = [name for name in ("environment", "log_type") if name in parameters and query.get(name)]
@@ -74,9 +74,9 @@ def _in_query(
     return filters.both(*found, fields.parse(quick))
 
 
-def _range_end(text: str | None, name: str, operator: str, fields: Fields) -> str | None:
+def _range_end(text: str | None, name: str, operator: str) -> str | None:
     # A + that was not encoded arrives as a space.
-    return fields.condition("timestamp", operator, text.replace(" ", "+"), told=name).values[0] if text else None
+    return SPAN_FIELDS.condition("timestamp", operator, text.replace(" ", "+"), told=name).values[0] if text else None
 
 
 def time_in(request: web.Request, name: str) -> datetime | None:

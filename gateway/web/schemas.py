@@ -7,7 +7,15 @@ from pydantic.json_schema import JsonSchemaMode
 
 from gateway.core.aliases import ALIASES, NESTED, OF_CUSTOMER, OF_PROMPT, OURS
 from gateway.core.audit import Audit
-from gateway.core.filters import OPERATORS, SPAN_FIELDS, Kind
+from gateway.core.filters import (
+    DELETION_FIELDS,
+    OPERATORS,
+    SPAN_FIELDS,
+    THREAD_FIELDS,
+    TRACE_FIELDS,
+    USER_FIELDS,
+    Fields,
+)
 from gateway.core.reading import ALWAYS_NULL
 from gateway.core.span import Span
 from gateway.recorder import EDITABLE
@@ -67,8 +75,12 @@ def schemas() -> Schema:
         },
         "Span": members(_fields_shown()),
         "CreatedSpan": {"allOf": [ref("schemas", "Span"), members({"message": {"const": "log successful"}})]},
-        "Page": _page(ref("schemas", "Span")),
-        "Filters": _OBJECT | {"properties": {"filters": _filters(), "operator": {"enum": ["AND", "OR", None]}}},
+        "Page": _page({"anyOf": [ref("schemas", "Span"), members({"id": _TEXT})]}),
+        "SpanFilters": _filters(SPAN_FIELDS),
+        "TraceFilters": _filters(TRACE_FIELDS),
+        "UserFilters": _filters(USER_FIELDS),
+        "ThreadFilters": _filters(THREAD_FIELDS),
+        "Deletion": _filters(DELETION_FIELDS) | {"required": ["filters"]},
         "Summary": members(
             {
                 "number_of_requests": _COUNT,
@@ -176,18 +188,25 @@ def _changes(fields: Schema, *more: str) -> Schema:
     return {"type": "object", "required": list(more), "properties": properties, "additionalProperties": False}
 
 
-def _filters() -> Schema:
-    """Conditions by field; each field takes other operators."""
-    value = {"description": "A value, or a list of them."}
-    condition = _OBJECT | {"properties": {"operator": {"type": ["string", "null"]}, "value": value}}
-    names = ", ".join(SPAN_FIELDS.names())
-    return {
+def _filters(fields: Fields) -> Schema:
+    """A body with filters: conditions by field."""
+    conditions = {name: _condition(fields, name) for name in fields.names() if not name.endswith("<key>")}
+    keyed = {f"^{name.removesuffix('<key>')}.": _condition(fields, name) for name in fields.names() if "<key>" in name}
+    bundle = members({"filter_params": _OBJECT}) | {"description": "Joined by its own connector, AND or OR."}
+    found = {
         "type": ["object", "null"],
-        "description": f"All have to hold. Fields: {names}. Operators: {', '.join(OPERATORS[Kind.TEXT][1:])}, and the"
-        " empty text for equality, as each kind of field takes them.",
-        "additionalProperties": condition,
-        "examples": [{"model": {"operator": "in", "value": ["echo"]}, "cost": {"operator": "gte", "value": [0.01]}}],
+        "description": "All have to hold; of a list, each. Any name may hold a bundle.",
+        "properties": conditions,
+        "patternProperties": keyed,
+        "additionalProperties": bundle,
     }
+    joined = {"enum": ["AND", "OR", None], "description": "How the fields are joined; AND without it."}
+    return _OBJECT | {"properties": {"filters": found, "operator": joined}}
+
+
+def _condition(fields: Fields, name: str) -> Schema:
+    value = {"description": "A value, or a list of them."}
+    return {"properties": {"operator": {"examples": list(OPERATORS[fields.kind_of(name)])}, "value": value}}
 
 
 def _step() -> Schema:

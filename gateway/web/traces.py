@@ -69,6 +69,8 @@ class TraceHandlers:
 
     async def delete(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Deletes the spans of a trace; those that still run stay."""
+        if unknown := sorted(set(request.query) - {"start_time", "end_time"}):
+            raise MalformedBody(f"{', '.join(unknown)}: not supported; use end_time, start_time.")
         start, end = (time_in(request, name) for name in ("start_time", "end_time"))
         number = await self._store.delete_trace(caller.organization_id, _trace_id(request), start, end)
         return json_reply({"message": f"Deleted {number} spans."})

@@ -129,7 +129,9 @@ class UserHandlers:
     async def thread(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """A thread as a conversation."""
         thread_id = request.match_info["thread_identifier"].removesuffix("/")
-        text = await self._store.thread(caller.organization_id, thread_id, _conversation)
+        text = await self._store.thread(
+            caller.organization_id, thread_id, request.query.get("environment"), _conversation
+        )
         if text is None:
             raise NotFound("Thread not found.")
         return json_text_reply(text)

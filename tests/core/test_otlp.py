@@ -1,6 +1,7 @@
 """Spans of OpenTelemetry as ours."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_messages_in_parts() -> None:
             "gen_ai.output.messages": json.dumps([{"role": "assistant", "parts": calls, "finish_reason": "tool_call"}]),
         }
     )
-    call = {"id": "d", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    call = {"id": "d", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
     assert found == PLAIN | {
         "log_type": "chat",
         "input": [
@@ -269,4 +270,49 @@ def test_nothing_that_attributes_hold_is_too_much(attributes: dict[str, Any], an
     listed = [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()]
     body = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": SPAN, "attributes": listed}]}]}]}
     assert len(otlp.from_json(body)) == 1
-    otlp.from_json({"resourceSpans": [{"scopeSpans": [{"spans": [anything]}]}, anything], "x": anything})
+    assert len(otlp.from_json({"resourceSpans": [{"scopeSpans": [{"spans": [anything]}]}], "x": anything})) == 1
+    for odd in ([{"scopeSpans": [anything]}], [anything], anything, [{"scopeSpans": [{"spans": anything}]}]):
+        with suppress(MalformedBody):
+            otlp.from_json({"resourceSpans": odd})
+
+
+def test_several_answers_of_tools_are_several_messages() -> None:
+    parts = [{"type": "tool_call_response", "id": str(n), "response": n} for n in range(2)]
+    for odd in (None, 5, "x"):
+        assert otlp_messages([{"role": "user", "parts": odd}]) == [{"role": "user", "content": None}]
+    assert otlp_messages([{"role": "tool", "parts": parts}]) == [
+        {"role": "tool", "content": n, "tool_call_id": str(n)} for n in range(2)
+    ]
+
+
+def otlp_messages(messages: Any) -> Any:
+    return span(attributes={"gen_ai.input.messages": json.dumps(messages)})["input"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"llm.is_streaming": "false"}, {"stream": False}),
+        ({"llm.is_streaming": "true"}, {"stream": True}),
+        ({"gen_ai.tool.name": "search"}, {"span_name": "search", "log_type": "tool"}),
+        ({"user.id": "u" * 300}, {"customer_identifier": "u" * 254}),
+        ({"metadata": '{"a": 1}', "b": 2}, {"metadata": {"a": 1, "b": 2}}),
+        ({f"gen_ai.prompt.{'9' * 5000}.role": "user"}, {"log_type": "workflow"}),
+    ],
+)
+def test_oddities(attributes: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = span(name="", attributes=attributes)
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({"parentSpanId": "xyz"}, "parentSpanId: must be 16 hexadecimal digits, not all 0."),
+        ({"startTimeUnixNano": "soon"}, "startTimeUnixNano: must be a whole number of nanoseconds."),
+        ({"endTimeUnixNano": "1_0"}, "endTimeUnixNano: must be a whole number of nanoseconds."),
+    ],
+)
+def test_what_is_wrong_with_a_span(odd: dict[str, Any], told: str) -> None:
+    one = {"traceId": TRACE, "spanId": SPAN, **odd}
+    assert otlp.from_json({"resourceSpans": [{"scopeSpans": [{"spans": [one]}]}]}) == [told]

@@ -1,5 +1,9 @@
 """Orders and cursors."""
 
+import base64
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +44,22 @@ def test_a_cursor_leads_back_to_its_place(place: Place, by: Order) -> None:
 
 @given(st.text(max_size=40) | st.binary(max_size=40).map(bytes.hex))
 def test_what_is_no_cursor_is_turned_down(text: str) -> None:
+    with pytest.raises(MalformedBody, match="cursor: not one that this list gave"):
+        walk.place(text, Order("cost"))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ["cost", True, 5, -3, None, 1],
+        ["cost", True, 5, 0, 10**30, 1],
+        ["cost", True, True, 0, 1, 1],
+        ["cost", True, 5, 2, 1, 1],
+        ["cost", True, 5, 0, 1],
+    ],
+)
+def test_a_cursor_that_was_made_up_is_turned_down(told: list[Any]) -> None:
+    text = base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
     with pytest.raises(MalformedBody, match="cursor: not one that this list gave"):
         walk.place(text, Order("cost"))
 

@@ -350,3 +350,50 @@ async def test_a_question_over_too_much_is_given_up(tmp_path: Path, monkeypatch:
         which = SPAN_FIELDS.parse({"input": {"operator": "icontains", "value": ["y" * 10]}})
         with pytest.raises(TooMuchToRead):
             await store.sums("o", which)
+
+
+# Content, objects and what callers add
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"input": {"operator": "contains", "value": ['said "yes"']}}, "a"),
+        ({"search": {"operator": "full_text_search", "value": ['"YES" line2']}}, "a"),
+        ({"input": {"operator": "contains", "value": ["a\\b"]}}, "a"),
+        ({"input": {"operator": "icontains", "value": ['YES"\nline2']}}, "a"),
+        ({"search": {"operator": "full_text_search", "value": ["role"]}}, ""),
+        ({"input": {"operator": "not_contains", "value": ["yes"]}}, "bc"),
+        ({"output": {"operator": "contains", "value": ["ünï"]}}, "b"),
+        ({"prompt_version_number": 3}, "b"),
+        ({"prompt_version_number": {"operator": "gte", "value": [2]}}, "b"),
+        ({"deployment_name": "5"}, "b"),
+        ({"properties__n": 3}, "a"),
+        ({"properties__n": "3"}, "ac"),
+        ({"properties__n": {"operator": "gte", "value": [1]}}, "a"),
+        ({"properties__b": True}, "b"),
+        ({"properties__b": "true"}, "b"),
+        ({"properties__b": 1}, ""),
+        ({"properties__n": {"operator": "not", "value": [3]}}, "c"),
+        ({"properties__n": {"operator": "startswith", "value": ["3"]}}, "ac"),
+        ({"metadata__big": "12345678901234567890"}, "b"),
+        ({"metadata__f": "1e+20"}, "b"),
+        ({"cost": {"operator": "lt", "value": [1e308]}}, "abc"),
+        ({"cost": {"operator": "gt", "value": [-1e308]}}, "abc"),
+    ],
+)
+async def test_what_a_filter_finds(tmp_path: Path, filters: Row, expected: str) -> None:
+    said = [{"role": "user", "content": 'He said "yes"\nline2 a\\b'}]
+    spans: dict[str, Row] = {
+        "a": {"input": said, "properties": {"n": 3}, "cost": 1},
+        "b": {
+            **{"output": "plain ünï", "properties": {"b": True}, "cost": 2, "prompt_version_number": 3},
+            **{"deployment_name": 5, "metadata": {"big": 12345678901234567890, "f": 1e20}},
+        },
+        "c": {"properties": {"n": "3"}, "cost": 3},
+    }
+    async with store_in(str(tmp_path)) as store:
+        for unique_id, fields in spans.items():
+            await store.insert(priced(unique_id, **fields))
+        found = await walked(store, SPAN_FIELDS.parse(filters), Order("timestamp", False))
+    assert "".join(sorted(row["unique_id"] for row in found)) == expected

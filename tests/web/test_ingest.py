@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tests.conftest import Gateway
-from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.upstream import Received, ScriptedUpstream, Wire
 
 TRACE, PARENT, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "00f067aa0ba902b8"
 
@@ -78,12 +78,15 @@ async def test_otlp_in_protobuf(gateway: Gateway) -> None:
 
 
 async def test_what_cannot_be_stored_is_a_partial_success(gateway: Gateway) -> None:
-    bad = span(**{"gen_ai.usage.input_tokens": "many"})
-    status, reply = await send(gateway, "/api/v2/traces", otlp(span(PARENT), {"traceId": "x"}, bad))
+    odd = span(**{"gen_ai.usage.input_tokens": "many", "gen_ai.input.messages": '[{"parts": 5}]'})
+    status, reply = await send(gateway, "/api/v2/traces", otlp(span(PARENT), {"traceId": "x"}, odd))
     told = reply["partialSuccess"]
-    assert (status, told["rejectedSpans"]) == (200, 2)
-    assert "traceId: must be 32 hexadecimal digits" in told["errorMessage"] and "prompt_tokens" in told["errorMessage"]
-    assert len(await gateway.spans()) == 1
+    assert (status, told["rejectedSpans"]) == (200, 1)
+    assert "traceId: must be 32 hexadecimal digits" in told["errorMessage"]
+    assert len(await gateway.spans()) == 2
+    # What has a wrong type is left out.
+    (kept,) = [one for one in await gateway.spans() if one["span_unique_id"] == SPAN]
+    assert kept["prompt_tokens"] is None and "prompt_tokens dropped" in kept["warnings"]
     for wrong in (b"[]", b"{", b"5"):
         assert (await send(gateway, "/v1/traces", wrong))[0] == 400
 
@@ -103,7 +106,13 @@ async def test_rows(gateway: Gateway, path: str) -> None:
     assert status == 200
     assert [error["index"] for error in reply.pop("errors")] == [2, 3, 4]
     assert reply == {
-        **{"message": "Ingested 2 spans.", "status": "ok", "success": False, "ingested_spans": 2, "ingested_count": 2},
+        **{
+            "message": "Ingested 2 spans.",
+            "status": "partial",
+            "success": False,
+            "ingested_spans": 2,
+            "ingested_count": 2,
+        },
         **{"created_traces": 1, "trace_ids": ["t"]},
     }
     found = await trace(gateway, "t")
@@ -158,3 +167,59 @@ async def test_a_step_above_a_call_is_no_second_call(gateway: Gateway) -> None:
     await call(gateway)
     await send(gateway, "/v1/traces", otlp(span(PARENT, **{"traceloop.span.kind": "agent"})))
     assert (await summary(gateway))[0] == 2
+
+
+async def test_rows_that_cannot_be_of_a_trace_fail_alone(gateway: Gateway) -> None:
+    rows = [
+        {"trace_unique_id": "t", "span_unique_id": "a", "unique_id": "same"},
+        {"trace_unique_id": "t", "span_unique_id": "\ud800"},
+        {"trace_unique_id": "t", "span_unique_id": "b", "unique_id": "same"},
+        {"trace_unique_id": "t", "span_unique_id": "a", "unique_id": "same"},
+    ]
+    status, reply = await send(gateway, "/api/v1/traces/ingest", rows)
+    assert (status, reply["ingested_spans"]) == (200, 2)
+    assert [(error["index"], error["error"]) for error in reply["errors"]] == [
+        (1, "span_unique_id: Must be text without lone surrogates."),
+        (2, "unique_id: Belongs to another span."),
+    ]
+
+
+async def test_a_lone_surrogate_in_a_trace_id_is_no_failure(gateway: Gateway) -> None:
+    body = b'{"model": "m", "trace_unique_id": "\\ud800", "span_unique_id": "\\ud800"}'
+    status, _ = await send(gateway, "/api/request-logs/", body)
+    assert status == 201
+
+
+async def test_a_client_s_span_counts_again_once_its_call_is_deleted(gateway: Gateway) -> None:
+    logged = await call(gateway)
+    await send(gateway, "/v1/traces", otlp(span(PARENT, **OF_CLIENT)))
+    async with gateway.session.delete(f"/api/request-logs/{logged['unique_id']}") as response:
+        assert response.status == 204
+    assert await summary(gateway) == (1, 100)
+
+
+async def test_a_call_that_is_not_there_or_failed_stands_for_nothing(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    named = {**OF_CLIENT, "respan.gateway.log_id": "none"}
+    await send(gateway, "/v1/traces", otlp(span(**named)))
+    assert await summary(gateway) == (1, 100)
+
+    async def fail(received: Received, wire: Wire) -> None:
+        await wire.json({"error": {}}, 500)
+
+    upstream.play = fail
+    await call(gateway)
+    await send(gateway, "/v1/traces", otlp(span(PARENT, **OF_CLIENT)))
+    assert await summary(gateway) == (3, 200)
+
+
+async def test_a_conversation_has_what_was_told_twice_once(gateway: Gateway) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "respan_params": {"thread_identifier": "t"}}
+    await gateway.call("/v1/chat/completions", json=body, headers=headers)
+    await send(gateway, "/v1/traces", otlp(span(PARENT, **OF_CLIENT, **{"respan.thread.id": "t"})))
+    async with gateway.session.get("/api/log_threads/t") as response:
+        assert (await response.json())["log_count"] == 1
+    async with gateway.session.get("/api/log_threads/t?environment=test") as response:
+        assert response.status == 404

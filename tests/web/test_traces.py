@@ -117,6 +117,20 @@ async def test_filters(filled: Gateway, filters: Any, expected: list[str]) -> No
     assert await ids(filled, json={"filters": filters}) == expected
 
 
+async def test_any_span_tells_whose_a_trace_is(filled: Gateway) -> None:
+    await filled.post({**CHILD, "unique_id": "other", "span_unique_id": "o", "customer_identifier": "z"})
+    assert await ids(filled, "?customer_identifier=u") == await ids(filled, "?customer_identifier=z") == ["t/1"]
+    _, trace = await ask(filled, "t/1")
+    assert trace["customer_identifier"] == "u"
+
+
+async def test_no_trace_without_a_name_and_no_mistake_deletes_one(filled: Gateway) -> None:
+    await filled.post({"model": "m", "trace_unique_id": ""})
+    assert await ids(filled) == ["t/2", "t/1"]
+    status, reply = await ask(filled, "t/1?start_tme=2026-01-01", "DELETE")
+    assert status == 400 and "start_tme: not supported" in reply["detail"]
+
+
 async def test_total_tokens_is_no_filter_of_a_list(filled: Gateway) -> None:
     for filters in ({"total_tokens": 15}, {"colour": "red"}):
         status, reply = await ask(filled, "list/", "POST", json={"filters": filters})

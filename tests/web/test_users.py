@@ -79,6 +79,11 @@ async def test_filters(filled: Gateway) -> None:
     assert status == 400 and "colour: not a field to filter by; use customer_identifier" in reply["detail"]
 
 
+async def test_time_is_no_filter_in_a_body(filled: Gateway) -> None:
+    either = {"connector": "OR", "filter_params": {"timestamp": "2099-01-01", "customer_identifier": "u-2"}}
+    assert (await ask(filled, "users/list/", "POST", json={"filters": either}))[0] == 400
+
+
 async def test_what_is_said_of_a_user_is_kept(filled: Gateway) -> None:
     _, before = await ask(filled, "users/u/1/")
     assert before == {
