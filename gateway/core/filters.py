@@ -16,7 +16,6 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-import regex
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.core.jsontext import dump, is_unicode
@@ -347,6 +346,9 @@ def _condition(name: str, field: str, key: str | None, kind: Kind, operator: Any
 
 
 def _check_likenesses(name: str, operator: str, patterns: Sequence[str]) -> None:
+    # Takes its time to load, and few need it.
+    import regex
+
     for pattern in patterns:
         if operator in ("regex", "ilike") and len(pattern) > PATTERN_AT_MOST:
             raise MalformedBody(f"{name}: a pattern has at most {PATTERN_AT_MOST} characters.")

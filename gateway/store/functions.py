@@ -1,13 +1,15 @@
 """What SQLite lacks to filter by text, as functions of a connection."""
 
+import re
 import sqlite3
 from functools import lru_cache
-from typing import Any
-
-import regex
+from typing import TYPE_CHECKING, Any
 
 from gateway.core import content
 from gateway.core.jsontext import parse_or_none
+
+if TYPE_CHECKING:
+    import regex
 
 # For one value. The engine lets go of the GIL meanwhile, so that no pattern holds up the event loop.
 _MATCH_WITHIN_S = 0.5
@@ -51,9 +53,12 @@ def similar(word: str, text: Any) -> bool | None:
 
 @lru_cache(_PATTERNS_KEPT)
 def _compiled(pattern: str) -> "regex.Pattern[str]":
+    # Takes its time to load, and few need it.
+    import regex
+
     return regex.compile(pattern)
 
 
 def _trigrams(text: str) -> set[str]:
-    padded = [f"  {word} " for word in regex.findall(r"\w+", text.lower())]
+    padded = [f"  {word} " for word in re.findall(r"\w+", text.lower())]
     return {word[at : at + 3] for word in padded for at in range(len(word) - 2)}
