@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.config import Key as KeySettings
 from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
-from gateway.core import prices
+from gateway.core import prices, retention
 from gateway.core import secrets as secret_names
 from gateway.core.limits import KeyLimits
 from gateway.errors import StoreError
@@ -24,6 +24,7 @@ from gateway.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
+from gateway.store.prune import Keep, prune_now_and_then
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
 from gateway.upstream.client import Address, HttpUpstream
@@ -212,6 +213,10 @@ async def opened(
             max_content_bytes=_bytes(settings.store.max_content_mb),
         )
         stack.push_async_callback(proxy.settled)
+        keep = kept(settings.store.prune_older_than, settings.store.prune_max_size)
+        if keep != Keep():
+            pruning = asyncio.create_task(prune_now_and_then(settings.store.path, keep, clock.now), name="prune")
+            stack.push_async_callback(_ended, pruning)
         # The price table takes a quarter second to load: not before the first call can be taken.
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])
@@ -235,6 +240,19 @@ async def opened(
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)
         stack.push_async_callback(gateway.close)
         yield gateway
+
+
+def kept(older_than: str | None, max_size: str | None) -> Keep:
+    """What the settings say of how long spans are kept, and how much of them."""
+    return Keep(
+        None if older_than is None else retention.age(older_than),
+        None if max_size is None else retention.size(max_size),
+    )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

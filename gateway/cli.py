@@ -1,4 +1,4 @@
-"""The commands: serve, check, audit, spans, trace, export, import, demo, bench."""
+"""The commands: serve, check, audit, spans, trace, export, import, prune, demo, bench."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
@@ -17,12 +17,14 @@ from typing import TextIO
 import uvloop
 
 from gateway import __version__, config, signals
-from gateway.app import Gateway, LocalKey, opened, served
+from gateway.app import Gateway, LocalKey, kept, opened, served
 from gateway.config import Settings
+from gateway.core import retention
 from gateway.core.audit import Audit, whole_minutes
 from gateway.errors import ConfigError, GatewayError
 from gateway.memory import collect_less, give_large_blocks_back
 from gateway.reload import Configuration
+from gateway.store.prune import Keep
 from gateway.store.store import audits
 from gateway.web.server import raise_file_limit
 from gateway.workers import WORKER_ENV, Supervisor, settings_from_parent
@@ -96,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_spans(commands.add_parser("spans", help="show spans", description=_ABOUT_SPANS))
     _add_trace(commands.add_parser("trace", help="show a trace", description="Shows the tree of a trace."))
     _add_transfers(commands)
+    _add_prune(
+        commands.add_parser(
+            "prune",
+            help="delete old spans",
+            description="Deletes old spans, in slices that hold up no call, and gives their space back. Without "
+            "flags: as [store] prune_older_than and prune_max_size say.",
+        )
+    )
     demo = commands.add_parser(
         "demo",
         help="see it work, without an account",
@@ -168,6 +178,13 @@ def _add_transfers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_config(bring_in)
     bring_in.add_argument("--organization", metavar="ID", help="whose they become (default: as the file says)")
     bring_in.set_defaults(command=_import)
+
+
+def _add_prune(prune: argparse.ArgumentParser) -> None:
+    _add_config(prune)
+    prune.add_argument("--older-than", type=_age, metavar="AGE", help="spans older than that: 12h, 30d, 8w")
+    prune.add_argument("--max-size", type=_size, metavar="SIZE", help="the oldest, while the file holds more: 10GB")
+    prune.set_defaults(command=_prune)
 
 
 def _add_organization(parser: argparse.ArgumentParser) -> None:
@@ -308,6 +325,20 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _age(text: str) -> timedelta:
+    try:
+        return retention.age(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _size(text: str) -> int:
+    try:
+        return retention.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _round_number(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
@@ -354,6 +385,16 @@ def _import(options: argparse.Namespace) -> int:
     from gateway import transfer
 
     return transfer.bring_in(config.load(options.config).store.path, options.files, options.organization)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from gateway import pruning
+
+    store = config.load(options.config).store
+    keep = Keep(options.older_than, options.max_size)
+    if keep == Keep():
+        keep = kept(store.prune_older_than, store.prune_max_size)
+    return pruning.run(store.path, keep)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.core import retention
 from gateway.errors import ConfigError
 
 MASK = "********"
@@ -45,6 +46,16 @@ def _resolved(value: object, info: ValidationInfo) -> object:
             raise ValueError(f"the environment variable {which} is not set")
         return found
     return value
+
+
+def _age(text: str) -> str:
+    retention.age(text)
+    return text
+
+
+def _size(text: str) -> str:
+    retention.size(text)
+    return text
 
 
 def _plain_number(value: object) -> object:
@@ -139,6 +150,8 @@ class Store(Section):
     synchronous: Literal["normal", "full"] = "normal"
     max_content_mb: Number = 8
     queue_mb: Number = 64
+    prune_older_than: Annotated[str, AfterValidator(_age)] | None = None
+    prune_max_size: Annotated[str, AfterValidator(_size)] | None = None
 
 
 class Key(Section):

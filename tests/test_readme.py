@@ -24,10 +24,10 @@ def test_the_two_commands_stand_first_and_are_a_line_each() -> None:
 def test_every_command_and_flag_is_in_the_readme() -> None:
     for usage in re.findall(r"^\| `gateway (\w+)(.*?)` \|", README, re.MULTILINE):
         shown = _parser().parse_args([usage[0], *re.findall(r"^ (ID|FILE)\b", usage[1])])
-        flags = set(re.findall(r"--(\w+)", usage[1]))
+        flags = {name.replace("-", "_") for name in re.findall(r"--([\w-]+)", usage[1])}
         assert flags == {name for name in vars(shown) if name not in ("command", "trace_unique_id", "file", "files")}
     commands = set(re.findall(r"^\| `gateway (\w+)", README, re.MULTILINE))
-    assert commands == {*("serve", "check", "audit", "spans", "trace", "export", "import", "demo", "bench")}
+    assert commands == {*("serve", "check", "audit", "spans", "trace", "export", "import", "prune", "demo", "bench")}
 
 
 def test_every_route_is_in_the_readme() -> None:

@@ -188,9 +188,22 @@ def edit_span(db: sqlite3.Connection, seq: int, row_id: int, columns: Mapping[st
     db.execute(f"UPDATE span SET {changes} WHERE id = ?", (seq, *columns.values(), row_id))
 
 
-def delete_span(db: sqlite3.Connection, seq: int, row_id: int) -> tuple[bool, str]:
-    """Deletes a span and leaves a tombstone; gives whether it was of a call, and when it began, or came."""
+class Removed(NamedTuple):
+    """A span that was deleted: whether it was of a call, when that began, or when it came, and whose it was."""
+
+    of_call: bool
+    came_at: str
+    organization_id: str
+
+
+def delete_span(db: sqlite3.Connection, seq: int, row_id: int) -> Removed:
+    """Deletes a span and leaves a tombstone."""
     db.execute("INSERT INTO tombstone SELECT ?, organization_id, unique_id FROM span WHERE id = ?", (seq, row_id))
+    return remove_span(db, row_id)
+
+
+def remove_span(db: sqlite3.Connection, row_id: int) -> Removed:
+    """Deletes a span."""
     of_call, came_at, organization_id, unique_id = db.execute(
         "DELETE FROM span WHERE id = ?"
         " RETURNING is_call, coalesce(received_at, start_time), organization_id, unique_id",
@@ -202,7 +215,7 @@ def delete_span(db: sqlite3.Connection, seq: int, row_id: int) -> tuple[bool, st
             "UPDATE span SET gateway_log_id = NULL WHERE organization_id = ? AND gateway_log_id = ?",
             (organization_id, unique_id),
         )
-    return bool(of_call), str(came_at)
+    return Removed(bool(of_call), str(came_at), str(organization_id))
 
 
 def use_of_key(

@@ -31,6 +31,8 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         db = connect(path)
         try:
+            # Of a new file only, before anything else: so that space can be given back bit by bit.
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _log_ahead(db)
             _migrate(db, path)
         finally:

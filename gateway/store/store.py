@@ -29,6 +29,7 @@ from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable
 from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite, threads, traces, users
 from gateway.store.batch import Batch, Write
 from gateway.store.lists import Sums
+from gateway.store.prune import deleted
 from gateway.store.queries import Entry
 from gateway.store.traces import Trace
 from gateway.store.writer import Writer
@@ -49,7 +50,6 @@ _RECOVER_WITHIN_S = 1.0
 # A question that takes longer is given up: others wait for its reader.
 _READ_WITHIN_S = 30.0
 _FIRST_MINUTE, _LAST_MINUTE = "0000", "9999-12-31T23:60"
-_MINUTE_LENGTH = len(_LAST_MINUTE)
 
 
 @dataclass(slots=True)
@@ -314,7 +314,7 @@ class Store:
             row_id, _ = _ended(batch, organization_id, unique_id)
             if row_id is None:
                 return False
-            _delete(batch, organization_id, row_id)
+            _delete(batch, row_id)
             return True
 
         return self._writer.put(apply, _EDIT_BYTES, patient=False).done
@@ -407,7 +407,7 @@ class Store:
         def apply(batch: Batch) -> bool:
             deleted[:] = traces.ended(batch.db, organization_id, trace_unique_id, *times)
             for row_id in deleted:
-                _delete(batch, organization_id, row_id)
+                _delete(batch, row_id)
             traces.share(batch.db, organization_id, trace_unique_id, is_public=False)
             return bool(deleted)
 
@@ -608,10 +608,8 @@ def _link_parent(batch: Batch, draft: Draft) -> None:
         queries.edit_span(batch.db, batch.next_seq(), row_id, {"gateway_log_id": span.unique_id})
 
 
-def _delete(batch: Batch, organization_id: str, row_id: int) -> None:
-    is_call, came_at = queries.delete_span(batch.db, batch.next_seq(), row_id)
-    name = audit.DELETED_CALLS if is_call else audit.DELETED_POSTS
-    batch.count(Entry(organization_id, came_at[:_MINUTE_LENGTH], name))
+def _delete(batch: Batch, row_id: int) -> None:
+    batch.count(deleted(queries.delete_span(batch.db, batch.next_seq(), row_id)))
 
 
 def _end_reservation(db: sqlite3.Connection, draft: Draft) -> bool:
