@@ -231,6 +231,8 @@ GROUP_SORTS: Mapping[str, str] = {
     "span_count": "count(*)",
     "total_cost": "total(cost_picos)",
     "total_tokens": f"total({TOTAL_TOKENS})",
+    "total_prompt_tokens": "total(prompt_tokens)",
+    "total_completion_tokens": "total(completion_tokens)",
     "error_count": "total(status = 'failed')",
     "error_percentage": "avg(status = 'failed')",
     "average_cost": "avg(cost_picos)",

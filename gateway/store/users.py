@@ -71,6 +71,7 @@ SORTS: Mapping[str, str] = {
     "total_cost": _EXPRESSIONS["total_cost"],
     "cost": _EXPRESSIONS["total_cost"],
     **{name: _EXPRESSIONS[name] for name in _SUMMED[1:]},
+    "tokens": _EXPRESSIONS["total_tokens"],
 }
 
 
