@@ -24,10 +24,12 @@ from gateway.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
+from gateway.shipper import Shipper
 from gateway.store.prune import Keep, prune_now_and_then
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
 from gateway.upstream.client import Address, HttpUpstream
+from gateway.upstream.collector import Collector
 from gateway.upstream.echo import EchoUpstream
 from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
@@ -213,6 +215,11 @@ async def opened(
             max_content_bytes=_bytes(settings.store.max_content_mb),
         )
         stack.push_async_callback(proxy.settled)
+        if settings.otlp.endpoint is not None:
+            shipper = _shipper(settings, store)
+            await shipper.begin()
+            shipping = asyncio.create_task(shipper.run(), name="export spans")
+            stack.push_async_callback(_ended, shipping)
         keep = kept(settings.store.prune_older_than, settings.store.prune_max_size)
         if keep != Keep():
             pruning = asyncio.create_task(prune_now_and_then(settings.store.path, keep, clock.now), name="prune")
@@ -240,6 +247,12 @@ async def opened(
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)
         stack.push_async_callback(gateway.close)
         yield gateway
+
+
+def _shipper(settings: Settings, store: Store) -> Shipper:
+    otlp = settings.otlp
+    headers = {name: value.get_secret_value() for name, value in otlp.headers.items()}
+    return Shipper(store, settings.store.path, Collector(str(otlp.endpoint), headers))
 
 
 def kept(older_than: str | None, max_size: str | None) -> Keep:

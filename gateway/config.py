@@ -194,9 +194,15 @@ class Price(Section):
     cache_creation: Usd | None = None
 
 
+class Otlp(Section):
+    endpoint: Annotated[HttpUrl | None, Field(repr=False)] = None
+    headers: dict[Annotated[str, AfterValidator(_header_name)], HeaderValue] = {}
+
+
 class Settings(Section):
     server: Server = Server()
     store: Store = Store()
+    otlp: Otlp = Otlp()
     keys: tuple[Key, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     prices: dict[str, Price] = {}
@@ -252,7 +258,7 @@ def with_server(settings: Settings, flags: Mapping[str, Any]) -> Settings:
 def resolved(settings: Settings) -> str:
     """The settings as TOML-like text with every secret masked."""
     lines: list[str] = []
-    for section in ("server", "store"):
+    for section in ("server", "store", "otlp"):
         lines += ["", f"[{section}]", *_lines(getattr(settings, section))]
     for section in ("keys", "upstreams"):
         for item in getattr(settings, section):
@@ -391,7 +397,7 @@ def _place(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
 
 
 _SECTIONS: dict[str, type[Section]] = {
-    "server": Server, "store": Store, "keys": Key, "upstreams": Upstream, "prices": Price,
+    "server": Server, "store": Store, "otlp": Otlp, "keys": Key, "upstreams": Upstream, "prices": Price,
 }  # fmt: skip
 
 

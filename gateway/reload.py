@@ -11,6 +11,9 @@ from gateway.errors import ConfigError, GatewayError
 log = logging.getLogger(__name__)
 
 
+_AT_START = ("server", "store", "otlp")
+
+
 class Configuration:
     """Where the settings come from, and those that are in force."""
 
@@ -25,14 +28,14 @@ class Configuration:
             tell_key(self.local_key)
 
     def reload(self, take_over: Callable[[Settings], None]) -> None:
-        """Reads the settings again and hands them on, with `[server]` and `[store]` as they were at the start.
+        """Reads the settings again and hands them on, with those of _AT_START as they were.
 
         The log tells what has changed, or every mistake; then the old settings stay in force.
         """
         old, old_key = self.settings, self.local_key
         try:
             read = self._load()
-            new = read.model_copy(update={"server": old.server, "store": old.store})
+            new = read.model_copy(update={section: getattr(old, section) for section in _AT_START})
             key = local_key(new)
             if key is not None and key.is_new:
                 self._tell_key(key)
@@ -49,7 +52,7 @@ class Configuration:
             _number("upstream", _named(old.upstreams), _named(new.upstreams)),
             _number("price", old.prices, new.prices),
         )
-        for section in ("server", "store"):
+        for section in _AT_START:
             for name in _differing(getattr(old, section), getattr(read, section)):
                 log.warning("[%s] %s takes a restart.", section, name)
 

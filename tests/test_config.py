@@ -15,6 +15,7 @@ EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 SECTIONS = {
     "server": config.Server,
     "store": config.Store,
+    "otlp": config.Otlp,
     "keys": config.Key,
     "upstreams": config.Upstream,
     "prices": config.Price,

@@ -215,6 +215,7 @@ _NUMBERS: Mapping[str, Sequence[str]] = {
     ),
     "temperature": ("gen_ai.request.temperature",),
     "top_p": ("gen_ai.request.top_p",),
+    "cost": ("gen_ai.usage.cost",),
     "max_tokens": ("gen_ai.request.max_tokens",),
     "frequency_penalty": ("gen_ai.request.frequency_penalty", "llm.frequency_penalty"),
     "presence_penalty": ("gen_ai.request.presence_penalty", "llm.presence_penalty"),
@@ -293,6 +294,8 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
         **_times(span),
     }
     messages = _messages(left)
+    if isinstance(answered := left.get("gen_ai.response.model"), str):
+        raw["response_model"] = answered
     for name, names in _TEXTS.items():
         if (text := _taken(left, names)) is not None and text != "":
             raw[name] = str(text)

@@ -131,6 +131,19 @@ def since(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, li
     ).fetchall()
 
 
+def journal(db: sqlite3.Connection, seq: int, limit: int, room: int) -> list[Row]:
+    """Rows of the view `spans` that came or changed behind a place in the journal and run no more, in its order; until
+    what was said in them fills the room (characters)."""
+    found: list[Row] = []
+    ids = db.execute("SELECT id FROM span WHERE seq > ? AND is_open = 0 ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
+    for row in rows(db, [row_id for (row_id,) in ids]):
+        room -= sum(len(value) for value in row.values() if isinstance(value, str))
+        if found and room < 0:
+            break
+        found.append(row)
+    return found
+
+
 def behind(db: sqlite3.Connection, organization_id: str, where: Sql, last: int, limit: int) -> list[int]:
     """The next rows behind one, by their ids, that run no more."""
     found = db.execute(

@@ -292,6 +292,22 @@ def give_back(db: sqlite3.Connection, boot_id: str) -> None:
     db.execute("DELETE FROM reservation WHERE boot_id = ?", (boot_id,))
 
 
+def place_of(db: sqlite3.Connection, name: str) -> int | None:
+    """How far one who follows the journal has come; None if it has not begun."""
+    row = db.execute("SELECT seq FROM follower WHERE name = ?", (name,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def begin_at(db: sqlite3.Connection, name: str, seq: int) -> None:
+    """Notes where one begins who follows the journal, unless it has begun."""
+    db.execute("INSERT INTO follower VALUES (?, ?) ON CONFLICT DO NOTHING", (name, seq))
+
+
+def keep_place(db: sqlite3.Connection, name: str, seq: int) -> None:
+    """Notes how far one has come."""
+    db.execute("INSERT INTO follower VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq", (name, seq))
+
+
 def take_seq(db: sqlite3.Connection) -> int:
     """The last place in the journal that was given away."""
     return int(db.execute("SELECT seq FROM journal").fetchone()[0])

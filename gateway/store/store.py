@@ -45,6 +45,8 @@ _ADMISSION_BYTES = 500
 _OPENING_BYTES = 500
 _COUNTS_BYTES = 500
 _EDIT_BYTES = 500
+# Characters of what was said, in one look at the journal.
+_JOURNAL_ROOM = 4 * 1024 * 1024
 # How long a start waits for the rows of earlier processes to be closed.
 _RECOVER_WITHIN_S = 1.0
 # A question that takes longer is given up: others wait for its reader.
@@ -469,6 +471,39 @@ class Store:
     ) -> T:
         """The spans of a thread, oldest first, as `shape` makes it in the reader's thread."""
         return await self._read(lambda db: shape(threads.spans(db, organization_id, thread_identifier, environment)))
+
+    async def place_of(self, name: str) -> int:
+        """How far one who follows the journal has come. One that begins, begins at its end."""
+        place = await self._read(lambda db: queries.place_of(db, name))
+        if place is not None:
+            return place
+        end = await self._read(queries.take_seq)
+
+        def apply(batch: Batch) -> bool:
+            queries.begin_at(batch.db, name, end)
+            return True
+
+        self._writer.put(apply, _EDIT_BYTES, force=True)
+        return end
+
+    def keep_place(self, name: str, seq: int) -> asyncio.Future[bool]:
+        """Queues how far one who follows the journal has come. Raises StoreFull."""
+
+        def apply(batch: Batch) -> bool:
+            queries.keep_place(batch.db, name, seq)
+            return True
+
+        return self._writer.put(apply, _EDIT_BYTES, force=True).done
+
+    async def journal(self, seq: int, limit: int, shape: Callable[[Sequence[Row]], T]) -> tuple[T, int] | None:
+        """What is behind a place in the journal, as `shape` makes it of rows of the view `spans` in the reader's
+        thread, and how far that goes; None where there is nothing yet."""
+
+        def found(db: sqlite3.Connection) -> tuple[T, int] | None:
+            new = lists.journal(db, seq, limit, _JOURNAL_ROOM)
+            return (shape(new), int(new[-1]["seq"])) if new else None
+
+        return await self._read(found)
 
     async def audit(self, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
         """What an organization sent in whole minutes, beside what is stored of it."""

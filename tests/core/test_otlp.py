@@ -38,7 +38,7 @@ PLAIN = {"span_parent_id": None, "span_name": "n", "log_method": "tracing_integr
         ({"gen_ai.operation.name": "invoke_agent"}, {"log_type": "agent"}),
         (
             {"gen_ai.request.model": "gpt", "gen_ai.response.model": "gpt-1", "gen_ai.provider.name": "openai"},
-            {"log_type": "chat", "model": "gpt-1", "provider_id": "openai"},
+            {"log_type": "chat", "model": "gpt-1", "response_model": "gpt-1", "provider_id": "openai"},
         ),
         (
             {

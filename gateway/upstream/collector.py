@@ -1,0 +1,47 @@
+"""An OpenTelemetry collector: takes spans over OTLP/HTTP."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+_WITHIN_S = 30.0
+# What passes by itself; all else is for good.
+_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class NotDelivered(Exception):
+    """The collector has not taken it. `for_good`: nor will it."""
+
+    def __init__(self, message: str, *, for_good: bool) -> None:
+        super().__init__(message)
+        self.for_good = for_good
+
+
+class Collector:
+    """One endpoint, like http://collector:4318/v1/traces."""
+
+    def __init__(self, endpoint: str, headers: Mapping[str, str]) -> None:
+        sent = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip", **headers}
+        timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
+        self._endpoint = endpoint
+        self._session = aiohttp.ClientSession(headers=sent, timeout=timeout, trust_env=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def send(self, body: bytes) -> None:
+        """Delivers an ExportTraceServiceRequest that is compressed with gzip. Raises NotDelivered."""
+        try:
+            async with self._session.post(self._endpoint, data=body, allow_redirects=False) as answer:
+                await answer.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise NotDelivered(f"{type(error).__name__}: {error}", for_good=False) from error
+        if not 200 <= answer.status < 300:
+            raise NotDelivered(f"it answers {answer.status}", for_good=answer.status not in _TRY_AGAIN)
