@@ -105,7 +105,9 @@ def _id(text: str, length: int) -> bytes:
 
 def _nanoseconds(time: str) -> int:
     since = datetime.fromisoformat(time) - _EPOCH
-    return max(0, ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000)
+    nanoseconds = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+    # What 64 bits can say: the years 1970 to 2554.
+    return max(0, min(nanoseconds, 2**64 - 1))
 
 
 def _attributes(span: Mapping[str, Any], operation: str) -> Iterator[tuple[str, Any]]:
