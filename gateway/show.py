@@ -26,6 +26,9 @@ from gateway.store import sqlite as files
 
 _LOOK_EVERY_S = 0.5
 _AT_ONCE = 500
+# Characters of a terminal with room for every column; and those that others have none for.
+_WIDE = 100
+_OF_SPEED = ("1st token", "tok/s")
 # Spans further in are shown here, with how far in they are.
 _DEPTH_SHOWN = 20
 _CONDITION = re.compile(r"([\w.-]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
@@ -166,23 +169,30 @@ def spans_table(
     table = Table(
         title=title, title_justify="left", box=SIMPLE if head else None, collapse_padding=True, show_header=head
     )
+    # What a narrow terminal has no room for is left out.
+    is_wide = width >= (_WIDE if times else 0)
     if times:
-        table.add_column("ended", no_wrap=True, min_width=19)
+        table.add_column("ended", no_wrap=True, min_width=14 if is_wide else 8)
     table.add_column("what", no_wrap=True, min_width=13)
     table.add_column("status", no_wrap=True, min_width=10)
-    for name, least in (("tokens", 6), ("cost $", 8), ("1st token", 9), ("tok/s", 6), ("latency", 7)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    numbers = {"tokens": 6, "cost $": 8, "1st token": 9, "tok/s": 6, "latency": 7}
+    for name, least in numbers.items():
+        if is_wide or name not in _OF_SPEED:
+            table.add_column(name, justify="right", no_wrap=True, min_width=least)
     table.add_column("output", no_wrap=True)
-    room = max(8, min(60, width - (92 if times else 71)))
+    room = max(8, min(60, width - (71 if is_wide else 52) - (17 if is_wide else 11) * times))
     for span in spans:
+        speed = (
+            _seconds(span["time_to_first_token"]),
+            "–" if span["tokens_per_second"] is None else f"{span['tokens_per_second']:,.0f}",
+        )
         table.add_row(
-            *([_local(span["timestamp"])] if times else []),
+            *([_local(span["timestamp"], "%m-%d %H:%M:%S" if is_wide else "%H:%M:%S")] if times else []),
             escape(_short(span["span_name"] or span["model"], 13)),
             _status(span),
             _tokens(span),
             "–" if span["cost"] is None else f"{span['cost']:.6f}",
-            _seconds(span["time_to_first_token"]),
-            "–" if span["tokens_per_second"] is None else f"{span['tokens_per_second']:,.0f}",
+            *(speed if is_wide else ()),
             _seconds(span["latency"]),
             escape(_short(_output(span), room)),
         )
@@ -202,7 +212,8 @@ def _status(span: Mapping[str, Any]) -> str:
 def _tokens(span: Mapping[str, Any]) -> str:
     if span["prompt_tokens"] is None:
         return "–"
-    return f"{span['prompt_tokens']}→{span['completion_tokens']}"
+    answered = span["completion_tokens"]
+    return f"{span['prompt_tokens']}→{'–' if answered is None else answered}"
 
 
 def _seconds(value: float | None) -> str:
@@ -217,9 +228,15 @@ def _output(span: Mapping[str, Any]) -> str:
     elif span["completion_message"]:
         text = span["completion_message"].get("content") or ""
     else:
-        text = span["output"] if isinstance(span["output"], str) else json.dumps(span["output"])
+        text = (
+            span["output"]
+            if isinstance(span["output"], str)
+            else ""
+            if span["output"] is None
+            else json.dumps(span["output"])
+        )
     return str(text)
 
 
-def _local(timestamp: str) -> str:
-    return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _local(timestamp: str, form: str) -> str:
+    return datetime.fromisoformat(timestamp).astimezone().strftime(form)

@@ -28,11 +28,11 @@ async def filled(gateway: Gateway) -> Gateway:
     return gateway
 
 
-async def run(gateway: Gateway, *arguments: str, status: int = 0) -> tuple[str, str]:
+async def run(gateway: Gateway, *arguments: str, status: int = 0, columns: int = 200) -> tuple[str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments),
         cwd=gateway.path.parent,
-        env=environment(COLUMNS="200", TZ="UTC"),
+        env=environment(COLUMNS=str(columns), TZ="UTC"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -43,9 +43,15 @@ async def run(gateway: Gateway, *arguments: str, status: int = 0) -> tuple[str, 
 
 async def test_spans_as_a_table(filled: Gateway) -> None:
     out, _ = await run(filled, "spans")
-    lines = [line.split() for line in out.splitlines() if "2026-01-02" in line]
+    lines = [line.split() for line in out.splitlines() if "01-02 " in line]
     assert [(line[1], line[2]) for line in lines] == [("12:00:03", "root"), ("12:00:04", "step"), ("12:00:05", "gpt")]
     assert "failed 200" in out and "boom" in out and "0.500000" in out and "3,000.0ms" in out
+
+
+async def test_a_narrow_terminal_has_whole_lines(filled: Gateway) -> None:
+    out, _ = await run(filled, "spans", columns=80)
+    assert max(map(len, out.splitlines())) <= 80
+    assert " 12:00:05 " in out and "1st token" not in out and "boom" in out and "5→–" in out
 
 
 @pytest.mark.parametrize(

@@ -262,12 +262,12 @@ _NUMBERED = re.compile(
 )
 _TOOL_CALL = re.compile(r"(?:tool_calls|message\.tool_calls)\.(\d{1,6})\.(?:tool_call\.)?(?:function\.)?(.+)")
 _PART = re.compile(r"message\.contents\.(\d{1,6})\.message_content\.(type|text)")
-_NAMES = ("traceloop.entity.name", "gen_ai.tool.name", "gen_ai.agent.name")
+_NAMES = ("gen_ai.tool.name", "gen_ai.agent.name")
 _METADATA = "respan.metadata"
 _PASSED_OVER = frozenset(
     {
         *("respan.environment", "respan.entity.log_parent_id", "respan.entity.log_root_id", "respan.entity.log_source"),
-        *("traceloop.entity.name", "llm.request.type", "gen_ai.operation.name", "llm.is_streaming", "llm.embeddings.0"),
+        *("llm.request.type", "gen_ai.operation.name", "llm.is_streaming", "llm.embeddings.0"),
         *(
             "input.mime_type",
             "output.mime_type",
@@ -289,7 +289,10 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
         "trace_unique_id": span.trace_id,
         "span_unique_id": span.span_id,
         "span_parent_id": span.parent_id or None,
-        "span_name": span.name or next((str(left[name]) for name in _NAMES if left.get(name)), None),
+        # Tracers call a span by its kind, `task`, and say here what it is.
+        "span_name": _taken(left, ("traceloop.entity.name",))
+        or span.name
+        or next((str(left[name]) for name in _NAMES if left.get(name)), None),
         "log_method": "tracing_integration",
         **_times(span),
     }
@@ -312,7 +315,7 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
     for name, names in (("input", _INPUTS), ("output", _OUTPUTS)):
         value = _taken(left, names)
         if name not in raw and value is not None:
-            raw[name] = _parsed(value) if isinstance(_parsed(value), (dict, list)) else value
+            raw[name] = parsed if isinstance(parsed := _parsed(value), (dict, list, str)) else value
     if (streamed := left.get("llm.is_streaming", left.get("gen_ai.request.stream"))) is not None:
         raw["stream"] = streamed not in (False, 0, "false", "False", "0", "")
     if "output" not in raw and (vector := left.get("llm.embeddings.0")) is not None:

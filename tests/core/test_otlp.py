@@ -294,6 +294,7 @@ def otlp_messages(messages: Any) -> Any:
     [
         ({"llm.is_streaming": "false"}, {"stream": False}),
         ({"llm.is_streaming": "true"}, {"stream": True}),
+        ({"traceloop.entity.name": "ask", "traceloop.span.kind": "task"}, {"span_name": "ask", "metadata": {}}),
         ({"gen_ai.tool.name": "search"}, {"span_name": "search", "log_type": "tool"}),
         ({"user.id": "u" * 300}, {"customer_identifier": "u" * 254}),
         ({"metadata": '{"a": 1}', "b": 2}, {"metadata": {"a": 1, "b": 2}}),
