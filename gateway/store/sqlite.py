@@ -31,8 +31,6 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         db = connect(path)
         try:
-            # Of a new file only, before anything else: so that space can be given back bit by bit.
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _log_ahead(db)
             _migrate(db, path)
         finally:
@@ -44,9 +42,15 @@ def create(path: Path) -> None:
 def _log_ahead(db: sqlite3.Connection) -> None:
     """Switches to the write-ahead log. For that SQLite does not wait while another process does the same."""
     until = time.monotonic() + _BUSY_TIMEOUT_S
+    # Each try says at once whether it is in vain.
+    db.execute("PRAGMA busy_timeout = 0")
     while True:
         try:
+            if db.execute("PRAGMA page_count").fetchone()[0] == 0:
+                # Of a new file, before anything else: so that space can be given back bit by bit.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1000:.0f}")
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
