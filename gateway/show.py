@@ -70,7 +70,7 @@ def spans(options: Options, console: Console) -> int:
 
 def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
     """The tree of a trace; exit status 1 where there is none. Raises StoreError."""
-    with closing(reader(path)) as db:
+    with closing(reader(path)) as db, files.one_moment(db):
         organization_id = organization(db, whose)
         found = traces.find(db, organization_id, trace_unique_id)
         if found is None:

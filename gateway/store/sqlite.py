@@ -118,6 +118,16 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
+def one_moment(db: sqlite3.Connection) -> Iterator[None]:
+    """What is read in here is of one moment, however many statements it takes."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("COMMIT")
+
+
+@contextmanager
 def within(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
     """What is asked in here is given up after so long, see `gave_up`."""
     until = time.monotonic() + seconds

@@ -571,7 +571,7 @@ class Store:
             connection = sqlite.connect_reader(self._path)
             self._connections.append(connection)
             self._of_thread.connection, self._of_thread.file = connection, file
-        with sqlite.within(connection, _READ_WITHIN_S):
+        with sqlite.one_moment(connection), sqlite.within(connection, _READ_WITHIN_S):
             return query(connection)
 
 
@@ -581,23 +581,19 @@ def audits(path: Path, start: datetime | None, end: datetime | None) -> dict[str
     Raises StoreError.
     """
     try:
-        with closing(sqlite.connect_reader(path)) as db:
+        with closing(sqlite.connect_reader(path)) as db, sqlite.one_moment(db):
             return {found: audited(db, found, start, end) for found in queries.audited_organizations(db)}
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be read: {error}.") from error
 
 
 def audited(db: sqlite3.Connection, organization_id: str, start: datetime | None, end: datetime | None) -> Audit:
-    """The audit of one organization, of one moment."""
+    """The audit of one organization."""
     from_minute = _FIRST_MINUTE if start is None else stored_minute(start)
     to_minute = _LAST_MINUTE if end is None else stored_minute(end)
-    db.execute("BEGIN")
-    try:
-        ledger = queries.ledger_sums(db, organization_id, from_minute, to_minute)
-        calls = queries.call_counts(db, organization_id, from_minute, to_minute)
-        posted = queries.posted_spans(db, organization_id, from_minute, to_minute)
-    finally:
-        db.execute("COMMIT")
+    ledger = queries.ledger_sums(db, organization_id, from_minute, to_minute)
+    calls = queries.call_counts(db, organization_id, from_minute, to_minute)
+    posted = queries.posted_spans(db, organization_id, from_minute, to_minute)
     return audit.audit(ledger, calls, posted)
 
 

@@ -19,7 +19,7 @@ from gateway.core.filters import OPERATORS, SPAN_FIELDS, Either, Every, Filter, 
 from gateway.core.jsontext import dump
 from gateway.core.walk import NEWEST_FIRST, SPAN_SORTS, Order, Place
 from gateway.errors import StillRunning, TooMuchToRead
-from gateway.store import sqlite
+from gateway.store import lists, sqlite
 from gateway.store import store as store_module
 from gateway.store.store import Opened, Store
 from tests.store.spans import NOON, draft
@@ -397,3 +397,21 @@ async def test_what_a_filter_finds(tmp_path: Path, filters: Row, expected: str) 
             await store.insert(priced(unique_id, **fields))
         found = await walked(store, SPAN_FIELDS.parse(filters), Order("timestamp", False))
     assert "".join(sorted(row["unique_id"] for row in found)) == expected
+
+
+async def test_a_question_is_answered_from_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with store_in(str(tmp_path)) as store, store_in(str(tmp_path)) as other:
+        await store.insert(draft("a", trace_unique_id="t"))
+        loop = asyncio.get_running_loop()
+        summed_up = lists.rows
+
+        def deleted_meanwhile(db: Any, ids: Any, columns: Any = None) -> Any:
+            # In the reader's thread, between the sums and the root.
+            asyncio.run_coroutine_threadsafe(other.delete_trace("o", "t"), loop).result(60)
+            return summed_up(db, ids, columns)
+
+        monkeypatch.setattr(lists, "rows", deleted_meanwhile)
+        (trace,) = await store.traces("o", Every(), NEWEST_FIRST, limit=5, offset=0)
+        assert trace.root["unique_id"] == "a"
+        monkeypatch.undo()
+        assert await store.traces("o", Every(), NEWEST_FIRST, limit=5, offset=0) == []
