@@ -191,6 +191,13 @@ def whole(high: int | None, low: int | None) -> int:
     return int(high or 0) * _HALF + int(low or 0)
 
 
+def folded(row: Row, names: Sequence[str]) -> Row:
+    """The row with whole sums of these names in the place of their two columns."""
+    for name in names:
+        row[name] = whole(row.pop(f"{name}_high"), row.pop(f"{name}_low"))
+    return row
+
+
 def of_halves(name: str) -> str:
     """The same in SQL, as a double: to compare and to sort by."""
     return f"(coalesce({name}_high, 0) * {_HALF}.0 + coalesce({name}_low, 0))"

@@ -124,7 +124,9 @@ def one_moment(db: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        db.execute("COMMIT")
+        # What fails may have ended it already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 @contextmanager

@@ -38,13 +38,7 @@ def page(db: sqlite3.Connection, organization_id: str, where: Sql, by: Order, *,
         f" ORDER BY {SORTS[by.field]} {direction}, thread_identifier, environment LIMIT ? OFFSET ?",
         (organization_id, *where.values, limit, offset),
     ).fetchall()
-    return [_thread(dict(row)) for row in found]
-
-
-def _thread(row: Row) -> Row:
-    for name in _SUMMED:
-        row[name] = lists.whole(row.pop(f"{name}_high"), row.pop(f"{name}_low"))
-    return row
+    return [lists.folded(dict(row), _SUMMED) for row in found]
 
 
 def spans(

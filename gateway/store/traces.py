@@ -120,10 +120,8 @@ def _meaning(organization_id: str, of: Condition, rollup: str = "r") -> Sql:
 
 
 def _trace(db: sqlite3.Connection, sums: Row) -> Trace:
-    for name in _SUMMED:
-        sums[name] = lists.whole(sums.pop(f"{name}_high"), sums.pop(f"{name}_low"))
     (root,) = lists.rows(db, [sums["root_id"]])
-    return Trace(sums, root)
+    return Trace(lists.folded(sums, _SUMMED), root)
 
 
 def find(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Trace | None:

@@ -86,7 +86,7 @@ def page(
         f" ORDER BY {SORTS[by.field]} {direction} NULLS LAST, customer_identifier, environment LIMIT ? OFFSET ?",
         (organization_id, *scope.values, *where.values, limit, offset),
     ).fetchall()
-    return [_user(dict(row)) for row in found]
+    return [lists.folded(dict(row), _SUMMED) for row in found]
 
 
 def _scope(db: sqlite3.Connection, organization_id: str, of_spans: Sql) -> Sql:
@@ -105,18 +105,12 @@ def _of_users(of: Condition) -> Sql:
     return conditions.of_field(of, _EXPRESSIONS.get(of.field, of.field), USER_FIELDS.kind_of(of.field))
 
 
-def _user(row: Row) -> Row:
-    for name in _SUMMED:
-        row[name] = lists.whole(row.pop(f"{name}_high"), row.pop(f"{name}_low"))
-    return row
-
-
 def find(db: sqlite3.Connection, organization_id: str, customer_identifier: str, environment: str) -> Row | None:
     """One user."""
     one = Sql("customer_identifier = ? AND environment = ?", (customer_identifier, environment))
     scope = _scope(db, organization_id, one)
     row = db.execute(_USERS.format(scope=scope.text), (organization_id, *scope.values)).fetchone()
-    return None if row is None else _user(dict(row))
+    return None if row is None else lists.folded(dict(row), _SUMMED)
 
 
 def cost_since(

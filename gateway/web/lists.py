@@ -14,7 +14,7 @@ from gateway.errors import MalformedBody
 from gateway.recorder import Caller
 from gateway.store.lists import GROUP_SORTS, Sums
 from gateway.store.store import Store
-from gateway.web.questions import asked, names, offset, page_asked, page_url
+from gateway.web.questions import asked, names, offset, page_asked, page_reply, page_url
 from gateway.web.replies import json_reply, json_text_reply
 
 _RANGE = frozenset({"start_time", "end_time", "environment"})
@@ -101,17 +101,8 @@ class ListHandlers:
         found = await self._store.groups(
             caller.organization_id, where, name, by, limit=size + 1, offset=offset(page, size)
         )
-        shown = found[:size]
-        return json_reply(
-            {
-                "count": len(shown),
-                "next": page_url(request, page + 1) if len(found) > size else None,
-                "previous": page_url(request, page - 1) if page > 1 else None,
-                "current_filters": {},
-                "filters_data": {},
-                "results": [{name: key, **_group(sums)} for key, sums in shown],
-            }
-        )
+        rows = [{name: key, **_group(sums)} for key, sums in found]
+        return page_reply(request, page, size, rows, current_filters={}, filters_data={})
 
 
 def _group(sums: Sums) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gateway.core.filters import ANY_CONTENT, BETWEEN, FULL_TEXT, SPAN_FIELDS, C
 from gateway.core.span import Time
 from gateway.errors import MalformedBody
 from gateway.web.bodies import as_object, read_body
+from gateway.web.replies import json_reply
 
 PAGE_SIZE = 50
 PAGE_SIZE_AT_MOST = 1000
@@ -112,6 +113,20 @@ def names(text: str | None) -> list[str] | None:
 def offset(page: int, size: int) -> int:
     """Where a page begins."""
     return min((page - 1) * size, _LAST_ROW)
+
+
+def page_reply(request: web.Request, page: int, size: int, rows: list[dict[str, Any]], **more: Any) -> web.Response:
+    """A page as clients read it, of its rows and those behind it, if there are any; `more`: members besides."""
+    shown = rows[:size]
+    return json_reply(
+        {
+            "count": len(shown),
+            "next": page_url(request, page + 1) if len(rows) > size else None,
+            "previous": page_url(request, page - 1) if page > 1 else None,
+            **more,
+            "results": shown,
+        }
+    )
 
 
 def page_url(request: web.Request, page: int, cursor: str | None = None) -> str:

@@ -14,7 +14,7 @@ from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.store.traces import SORTS, Trace
 from gateway.web.bodies import read_object
-from gateway.web.questions import asked, offset, page_asked, page_url, time_in
+from gateway.web.questions import asked, offset, page_asked, page_reply, time_in
 from gateway.web.replies import json_reply, json_text_reply
 
 PARAMETERS = frozenset({"page", "page_size", "sort_by", "start_time", "end_time", "environment"})
@@ -34,15 +34,7 @@ class TraceHandlers:
         which = await asked(request, PARAMETERS, TRACE_FIELDS)
         page, size = page_asked(request)
         found = await self._store.traces(caller.organization_id, which, by, limit=size + 1, offset=offset(page, size))
-        shown = [public_trace(*trace) for trace in found[:size]]
-        return json_reply(
-            {
-                "count": len(shown),
-                "next": page_url(request, page + 1) if len(found) > size else None,
-                "previous": page_url(request, page - 1) if page > 1 else None,
-                "results": shown,
-            }
-        )
+        return page_reply(request, page, size, [public_trace(*trace) for trace in found])
 
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """A trace of the caller's organization, with its tree."""

@@ -21,7 +21,7 @@ from gateway.recorder import Caller
 from gateway.store import threads, users
 from gateway.store.store import Store
 from gateway.web.bodies import read_object
-from gateway.web.questions import asked, offset, page_asked, page_url
+from gateway.web.questions import asked, offset, page_asked, page_reply
 from gateway.web.replies import json_reply, json_text_reply
 
 PARAMETERS = frozenset({"page", "page_size", "sort_by", "start_time", "end_time", "environment"})
@@ -59,7 +59,7 @@ class UserHandlers:
         which = await asked(request, PARAMETERS, USER_FIELDS)
         page, size = page_asked(request)
         found = await self._store.users(caller.organization_id, which, by, limit=size + 1, offset=offset(page, size))
-        return _page(request, page, [_listed(user) for user in found[:size]], more=len(found) > size)
+        return page_reply(request, page, size, [_listed(user) for user in found])
 
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One user, with what is known of the budget."""
@@ -117,14 +117,9 @@ class UserHandlers:
         which = await asked(request, PARAMETERS, THREAD_FIELDS)
         page, size = page_asked(request)
         found = await self._store.threads(caller.organization_id, which, by, limit=size + 1, offset=offset(page, size))
-        shown = [
-            {
-                **{name: value for name, value in thread.items() if name != "cost_picos"},
-                "total_cost": usd(thread["cost_picos"]),
-            }
-            for thread in found[:size]
-        ]
-        return _page(request, page, shown, more=len(found) > size)
+        for thread in found:
+            thread["total_cost"] = usd(thread.pop("cost_picos"))
+        return page_reply(request, page, size, found)
 
     async def thread(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """A thread as a conversation."""
@@ -159,17 +154,6 @@ def _told(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidSpan(errors) from None
     found = {name: getattr(told, name) for name in raw}
     return found | ({"metadata": masked(told.metadata)} if told.metadata is not None else {})
-
-
-def _page(request: web.Request, page: int, results: list[dict[str, Any]], *, more: bool) -> web.Response:
-    return json_reply(
-        {
-            "count": len(results),
-            "next": page_url(request, page + 1) if more else None,
-            "previous": page_url(request, page - 1) if page > 1 else None,
-            "results": results,
-        }
-    )
 
 
 def _id(user: Mapping[str, Any]) -> str:
