@@ -3,7 +3,7 @@
 import os
 import sys
 
-from gateway import signals
+from gateway import loading, signals
 
 
 def main() -> int:
@@ -11,7 +11,8 @@ def main() -> int:
     _open_what_is_closed()
     # Loading the rest takes half a second: a signal that comes meanwhile waits until there is someone to tell.
     signals.hold()
-    from gateway import cli
+    with loading.quick():
+        from gateway import cli
 
     return cli.main()
 

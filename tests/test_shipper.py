@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from gateway import shipper
+from tests import processes
 from tests.conftest import Gateway, StartGateway
 
 
@@ -60,14 +65,20 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[FakeCollector, str]]:
+    async with collecting() as found:
+        yield found
+
+
+@asynccontextmanager
+async def collecting(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[FakeCollector, str]]:
     made = FakeCollector()
     app = web.Application()
     app.router.add_post("/v1/traces", made.take)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
+    yield made, f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
     await runner.cleanup()
 
 
@@ -190,3 +201,17 @@ async def test_a_gateway_takes_what_a_gateway_exports(start_gateway: StartGatewa
         assert found[0][name] == sent[name], name
     assert found[0]["prompt_messages"] == sent["prompt_messages"]
     assert found[0]["completion_message"]["content"] == sent["completion_message"]["content"]
+
+
+async def test_a_collector_behind_tls(tmp_path: Path, certificates: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    async with collecting(context) as (taken, endpoint):
+        (tmp_path / "c.toml").write_text(configured(endpoint))
+        # A process as users start it: what it trusts is found out while it starts.
+        with processes.serving(tmp_path, "--config", "c.toml", SSL_CERT_FILE=f"{certificates}/ca.pem") as process:
+            headers = {"Authorization": f"Bearer {process.key}"}
+            async with aiohttp.ClientSession(process.url, headers=headers) as client:
+                await client.post("/api/request-logs/create/", json={"model": "m", "unique_id": "a"})
+            await taken.has(1)
+    assert taken.ids() == ["a"]

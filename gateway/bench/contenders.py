@@ -161,7 +161,8 @@ def started(contender: Contender, on: frozenset[int] | None, log: Path) -> Itera
     with log.open("ab") as said:
         process = subprocess.Popen(
             contender.command,
-            env={**os.environ, **contender.env},
+            # With it a start would compile all modules, each time; an installed package has that done.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **contender.env},
             stdout=subprocess.PIPE if contender.port is None else said,
             stderr=said,
             text=True,

@@ -100,48 +100,59 @@ def _added_latency(harness: Harness, measure: str, running: Sequence[Running]) -
 def streams(harness: Harness) -> None:
     """Streams as fast as they go."""
     with harness.running(*_all(harness)) as running:
+        _full_speed(harness, "streams", "64 at full speed", [harness.direct, *running])
 
-        def job(one: Running) -> Job:
-            return chat(one, "bench-stream-500-0", connections=64, seconds=harness.seconds, chunks=500)
 
-        harness.compare("streams", "64 at full speed", [harness.direct, *running], job, _chunk_speed)
+def _full_speed(harness: Harness, measure: str, case: str, running: Sequence[Running]) -> None:
+    def job(one: Running) -> Job:
+        return chat(one, "bench-stream-500-0", connections=64, seconds=harness.seconds, chunks=500)
+
+    harness.compare(measure, case, running, job, _chunk_speed)
 
 
 def paced(harness: Harness) -> None:
     """Streams as a model makes them: so many milliseconds between two chunks."""
     with harness.running(*_all(harness)) as running:
         for number in (40,) if harness.quick else (40, 200):
+            _at_a_pace(harness, "paced", running, number)
 
-            def job(one: Running, number: int = number) -> Job:
-                # They begin over the time that one takes: in step, each would wait for all the others.
-                return chat(
-                    one,
-                    f"bench-stream-{_CHUNKS}-{_GAP_MS}",
-                    connections=number,
-                    requests=4 * number,
-                    chunks=_CHUNKS,
-                    spread=_CHUNKS * _GAP_MS / 1000,
-                )
 
-            case = f"{number} streams, a chunk each {_GAP_MS} ms"
-            harness.compare("paced", case, [harness.direct, *running], job, _delays, added=_DELAYS)
+def _at_a_pace(harness: Harness, measure: str, running: Sequence[Running], number: int) -> None:
+    def job(one: Running) -> Job:
+        # They begin over the time that one takes: in step, each would wait for all the others.
+        return chat(
+            one,
+            f"bench-stream-{_CHUNKS}-{_GAP_MS}",
+            connections=number,
+            requests=4 * number,
+            chunks=_CHUNKS,
+            spread=_CHUNKS * _GAP_MS / 1000,
+        )
+
+    case = f"{number} streams, a chunk each {_GAP_MS} ms"
+    harness.compare(measure, case, [harness.direct, *running], job, _delays, added=_DELAYS)
 
 
 def posted(harness: Harness) -> None:
     """Spans that are posted; one by one to bare aiohttp as well, which answers and keeps nothing."""
     ours = contenders.gateway(harness.folder, harness.upstream)
     with harness.running(contenders.bare(harness.upstream), ours) as (bare, gateway):
+        _one_by_one(harness, "posts", "one by one, 64 connections", [bare, gateway])
+        _in_bulk(harness, "posts", f"{_BULK} at once, 4 connections", [gateway])
 
-        def alone(one: Running) -> Job:
-            return posts(one, connections=64, seconds=harness.seconds)
 
-        harness.compare("posts", "one by one, 64 connections", [bare, gateway], alone, _span_speed)
+def _one_by_one(harness: Harness, measure: str, case: str, running: Sequence[Running]) -> None:
+    def job(one: Running) -> Job:
+        return posts(one, connections=64, seconds=harness.seconds)
 
-        def bulk(one: Running) -> Job:
-            return posts(one, connections=4, seconds=harness.seconds, bulk=_BULK)
+    harness.compare(measure, case, running, job, _span_speed)
 
-        figures = partial(_span_speed, each=_BULK)
-        harness.compare("posts", f"{_BULK} at once, 4 connections", [gateway], bulk, figures)
+
+def _in_bulk(harness: Harness, measure: str, case: str, running: Sequence[Running]) -> None:
+    def job(one: Running) -> Job:
+        return posts(one, connections=4, seconds=harness.seconds, bulk=_BULK)
+
+    harness.compare(measure, case, running, job, partial(_span_speed, each=_BULK))
 
 
 def commits(harness: Harness) -> None:
@@ -175,14 +186,17 @@ def start(harness: Harness) -> None:
     harness.results.rows.append(row)
     for number in range(harness.rounds):
         harness.tell(f"start: round {number + 1} of {harness.rounds}")
-        contender = contenders.gateway(harness.folder, harness.upstream, name=f"start {number}")
-        began = time.perf_counter()
-        with harness.running(contender) as (running,):
-            ask(running.port, "/health").read()
-            answered = time.perf_counter() - began
-            # The price table is loaded behind the first answer.
-            time.sleep(1.0)
-            row.add({"first answer s": answered, **_memory("idle MB", running)})
+        row.add(_start(harness, contenders.gateway(harness.folder, harness.upstream, name=f"start {number}")))
+
+
+def _start(harness: Harness, contender: Contender) -> Figures:
+    began = time.perf_counter()
+    with harness.running(contender) as (running,):
+        ask(running.port, "/health").read()
+        answered = time.perf_counter() - began
+        # The price table is loaded behind the first answer.
+        time.sleep(1.0)
+        return {"first answer s": answered, **_memory("idle MB", running)}
 
 
 def _memory(name: str, running: Running) -> Figures:
@@ -252,6 +266,12 @@ def stored(harness: Harness) -> None:
             harness.results.leave_out(f"{contender.name}: {error}")
         else:
             filled.append(contender)
+    starts = [Row("stored", "start", contender.name) for contender in filled]
+    harness.results.rows += starts
+    for number in range(harness.rounds):
+        harness.tell(f"stored, start: round {number + 1} of {harness.rounds}")
+        for row, contender in zip(starts, filled, strict=True):
+            row.add(_start(harness, contender))
     with harness.running(*filled) as running:
 
         def job(one: Running) -> Job:
@@ -259,11 +279,10 @@ def stored(harness: Harness) -> None:
 
         harness.compare("stored", "64 connections", running, job, _speed)
         _added_latency(harness, "stored", running)
-
-        def post(one: Running) -> Job:
-            return posts(one, connections=64, seconds=harness.seconds)
-
-        harness.compare("stored", "posts, 64 connections", running, post, _span_speed)
+        _full_speed(harness, "stored", "64 streams at full speed", running)
+        _at_a_pace(harness, "stored", running, 40)
+        _one_by_one(harness, "stored", "posts, 64 connections", running)
+        _in_bulk(harness, "stored", f"posts, {_BULK} at once", running)
 
 
 def _fill(harness: Harness, contender: Contender, number: int) -> None:

@@ -6,6 +6,8 @@ from typing import Self
 
 import aiohttp
 
+from gateway.upstream import dial
+
 _WITHIN_S = 30.0
 # What passes by itself; all else is for good.
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
@@ -26,7 +28,8 @@ class Collector:
         sent = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip", **headers}
         timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
         self._endpoint = endpoint
-        self._session = aiohttp.ClientSession(headers=sent, timeout=timeout, trust_env=True)
+        connector = aiohttp.TCPConnector(ssl=dial.tls_context(None))
+        self._session = aiohttp.ClientSession(headers=sent, timeout=timeout, trust_env=True, connector=connector)
 
     async def __aenter__(self) -> Self:
         return self
