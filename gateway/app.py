@@ -25,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
 from gateway.shipper import Shipper
+from gateway.store.hours import sum_now_and_then
 from gateway.store.prune import Keep, prune_now_and_then
 from gateway.store.store import Store
 from gateway.tokenizer import Tokenizer
@@ -224,6 +225,8 @@ async def opened(
         if keep != Keep():
             pruning = asyncio.create_task(prune_now_and_then(settings.store.path, keep, clock.now), name="prune")
             stack.push_async_callback(_ended, pruning)
+        summing = asyncio.create_task(sum_now_and_then(settings.store.path, clock.now), name="sum up hours")
+        stack.push_async_callback(_ended, summing)
         # The price table takes a quarter second to load: not before the first call can be taken.
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])

@@ -194,7 +194,7 @@ def _add_organization(parser: argparse.ArgumentParser) -> None:
 def _add_bench(bench: argparse.ArgumentParser) -> None:
     names = (
         *("calls", "latency", "streams", "paced", "posts", "commits"),
-        *("start", "memory", "workers", "sizes", "stored"),
+        *("start", "memory", "workers", "sizes", "stored", "reads"),
     )
     bench.add_argument(
         "--only", nargs="+", choices=names, metavar="MEASURE", default=[], help=f"some of: {', '.join(names)}"

@@ -11,21 +11,30 @@ from gateway.store import sqlite
 
 _AT_ONCE = 50_000
 # What a span takes in the file beside what was said, its places in the indexes included.
-_ROW_BYTES = 800
+_ROW_BYTES = 1000
+# Over how long they came.
+_DAYS = 30
+# Every other one has a user, a thread of ten and a trace of five; one in fifty failed.
 # A row's id is its first place in the journal. Ids grow with time, as those do that are minted (RFC 9562, section 5.7).
 _SPANS = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)
 INSERT INTO span (
-    id, seq, is_call, organization_id, unique_id, span_unique_id, organization_key_id, organization_key_name,
-    environment, log_method, model, response_model, upstream, log_type, stream, status, status_code, start_time,
-    timestamp, latency, tokens_per_second, routing_time, prompt_tokens, completion_tokens, total_request_tokens,
-    cost_picos, is_custom_prompt, temperature, top_p, max_tokens
+    id, seq, is_call, organization_id, unique_id, organization_key_id, organization_key_name, environment, log_method,
+    model, response_model, upstream, log_type, stream, status, status_code, start_time, timestamp, latency,
+    tokens_per_second, routing_time, prompt_tokens, completion_tokens, total_request_tokens, cost_picos,
+    customer_identifier, thread_identifier, trace_unique_id, span_unique_id, span_parent_id, metadata,
+    is_custom_prompt, temperature, top_p, max_tokens
 )
-SELECT i, i, 1, 'default', id, id, 'bench', 'bench', 'prod', 'inference', 'bench-whole-1000', 'bench', 'bench', 'chat',
-    0, 'success', 200, time, time, 0.5, 500.0, 0.0001, 250, 250, 500, 187500000, 0, 0.7, 1.0, 256
+SELECT i, i, 1, 'default', id, 'bench', 'bench', 'prod', 'inference',
+    'model-' || (i % 20), 'model', 'bench', 'chat', 0, iif(i % 50, 'success', 'failed'), iif(i % 50, 200, 500), time,
+    time, 0.5 + i % 100 / 100.0, 500.0, 0.0001, 250, 250, 500, 187500000 + i % 1000,
+    iif(i % 2, NULL, 'customer-' || (i % 1000)), iif(i % 2, NULL, 'thread-' || (i / 20)),
+    iif(i % 2, NULL, 'trace-' || (i / 10)), 'span-' || i, iif(i % 10, 'span-' || (i / 10 * 10), NULL),
+    iif(i % 4, NULL, '{"plan":"pro"}'), 0, 0.7, 1.0, 256
 FROM (
     SELECT i, printf('%012x7%03x8%015x', 1700000000000 + i, i % 4096, abs(random()) % 1152921504606846976) AS id,
-        strftime('%Y-%m-%dT%H:%M:%S', 1700000000 + i / 1000, 'unixepoch') || printf('.%03d000Z', i % 1000) AS time
+        strftime('%Y-%m-%dT%H:%M:%S', 1700000000 + i * :step_ms / 1000, 'unixepoch')
+        || printf('.%03d000Z', i * :step_ms % 1000) AS time
     FROM n
 )
 """
@@ -53,7 +62,7 @@ def fill(path: Path, number: int, request: str, answer: str, tell: Callable[[int
         for first in range(1, number + 1, _AT_ONCE):
             last = min(first + _AT_ONCE - 1, number)
             db.execute("BEGIN IMMEDIATE")
-            db.execute(_SPANS, {"first": first, "last": last})
+            db.execute(_SPANS, {"first": first, "last": last, "step_ms": _DAYS * 86_400_000 // number})
             db.execute(_CONTENTS, {"first": first, "last": last, "request": request, "answer": answer})
             db.execute("UPDATE journal SET seq = ?", (last,))
             db.execute("COMMIT")

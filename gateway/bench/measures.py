@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 
-from gateway.bench import contenders
+from gateway.bench import asking, contenders
 from gateway.bench.commits import Committed
 from gateway.bench.contenders import BenchError, Contender, Running, ask, pinned
 from gateway.bench.fill import fill
@@ -24,6 +25,8 @@ _MEGABYTE = 1_000_000
 _PACE = 500.0
 _BULK = 500
 _CHUNKS, _GAP_MS = 50, 10
+# Calls a second, while stored spans are asked for.
+_BESIDE = 200.0
 
 
 def _speed(sample: Sample) -> Figures:
@@ -285,6 +288,26 @@ def stored(harness: Harness) -> None:
         _in_bulk(harness, "stored", f"posts, {_BULK} at once", running)
 
 
+def reads(harness: Harness) -> None:
+    """What is asked of many stored spans, while calls come in."""
+    number = 100_000 if harness.quick else 1_000_000
+    contender = contenders.gateway(harness.folder, harness.upstream, name=f"reads of {number:,} spans")
+    _fill(harness, contender, number)
+    case = f"{number:,} spans stored, {_BESIDE:g} calls a second beside"
+    rows = {name: Row("reads", case, name) for name, _ in asking.QUESTIONS}
+    harness.results.rows += rows.values()
+    with harness.running(contender) as (running,):
+        asking.await_sums(running, harness.tell)
+        turns = harness.rounds * len(rows)
+        for done in range(harness.rounds):
+            for turn, (name, path) in enumerate(asking.QUESTIONS, done * len(rows)):
+                harness.tell(f"reads: {name}", turn, turns)
+                calls = chat(running, "bench-whole-1000", connections=16, seconds=harness.seconds, rate=_BESIDE)
+                took, wrong = asking.asked(running, path, partial(harness.round, running, calls))
+                figures = {"p50 ms": 1e3 * median(took), "p95 ms": 1e3 * asking.most(took)}
+                rows[name].add(None if wrong else figures, wrong)
+
+
 def _fill(harness: Harness, contender: Contender, number: int) -> None:
     assert contender.database is not None
     request = chat_body("bench-whole-1000", 1000)
@@ -304,4 +327,5 @@ MEASURES: dict[str, Callable[[Harness], None]] = {
     "workers": workers,
     "sizes": sizes,
     "stored": stored,
+    "reads": reads,
 }

@@ -26,11 +26,11 @@ from gateway.core.span import Span
 from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
-from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite, threads, traces, users
+from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite, sums, threads, traces, users
 from gateway.store.batch import Batch, Write
-from gateway.store.lists import Sums
 from gateway.store.prune import deleted
 from gateway.store.queries import Entry
+from gateway.store.sums import Sums
 from gateway.store.traces import Trace
 from gateway.store.writer import Writer
 
@@ -355,16 +355,14 @@ class Store:
 
     async def sums(self, organization_id: str, which: Filter) -> Sums:
         """Over stored spans."""
-        where = conditions.of_spans(which)
-        return await self._read(lambda db: lists.sums(db, organization_id, where))
+        return await self._read(lambda db: sums.sums(db, organization_id, which))
 
     async def groups(
-        self, organization_id: str, which: Filter, key: str, by: Order, *, limit: int, offset: int
+        self, organization_id: str, which: Filter, field: str, by: Order, *, limit: int, offset: int
     ) -> list[tuple[Any, Sums]]:
-        """Sums by a field of stored spans, of `lists.GROUP_SORTS`."""
-        where = conditions.of_spans(which)
+        """Sums by a field of stored spans, of `sums.GROUP_SORTS`."""
         return await self._read(
-            lambda db: lists.groups(db, organization_id, where, conditions.named(key), by, limit=limit, offset=offset)
+            lambda db: sums.groups(db, organization_id, which, field, by, limit=limit, offset=offset)
         )
 
     async def traces(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Trace]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.core.walk import Order
-from gateway.store import lists
+from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, folded, of_halves, summed
 from gateway.store.conditions import Sql
 
 Row = dict[str, Any]
@@ -18,8 +18,8 @@ SORTS: Mapping[str, str] = {
     "first_seen": "first_seen",
     "log_count": "log_count",
     "thread_identifier": "thread_identifier",
-    "total_cost": lists.of_halves("cost_picos"),
-    "total_tokens": lists.of_halves("total_tokens"),
+    "total_cost": of_halves("cost_picos"),
+    "total_tokens": of_halves("total_tokens"),
 }
 _SUMMED = ("cost_picos", "total_tokens")
 
@@ -31,14 +31,14 @@ def page(db: sqlite3.Connection, organization_id: str, where: Sql, by: Order, *,
         "SELECT * FROM (SELECT thread_identifier, environment, count(*) AS log_count,"
         " max(customer_identifier) AS customer_identifier, min(coalesce(start_time, timestamp)) AS first_seen,"
         " max(timestamp) AS last_seen, sum(status = 'failed') AS error_count,"
-        f" {lists.summed('cost_picos', 'cost_picos')}, {lists.summed(lists.TOTAL_TOKENS, 'total_tokens')} FROM span"
+        f" {summed('cost_picos', 'cost_picos')}, {summed(TOTAL_TOKENS, 'total_tokens')} FROM span"
         " WHERE organization_id = ? AND thread_identifier IS NOT NULL AND thread_identifier <> ''"
-        f" AND {lists.ONCE} AND {where.text}"
+        f" AND {ONCE} AND {where.text}"
         " GROUP BY thread_identifier, environment)"
         f" ORDER BY {SORTS[by.field]} {direction}, thread_identifier, environment LIMIT ? OFFSET ?",
         (organization_id, *where.values, limit, offset),
     ).fetchall()
-    return [lists.folded(dict(row), _SUMMED) for row in found]
+    return [folded(dict(row), _SUMMED) for row in found]
 
 
 def spans(
@@ -46,7 +46,7 @@ def spans(
 ) -> Iterator[Row]:
     """Rows of the view `spans`, oldest first; of both environments, if none is named."""
     rows = db.execute(
-        f"SELECT * FROM spans WHERE organization_id = ? AND thread_identifier = ? AND {lists.ONCE}"
+        f"SELECT * FROM spans WHERE organization_id = ? AND thread_identifier = ? AND {ONCE}"
         " AND environment = coalesce(?, environment) ORDER BY timestamp, row_id LIMIT ?",
         (organization_id, thread_identifier, environment, _SPANS_AT_MOST),
     )

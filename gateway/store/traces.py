@@ -9,6 +9,7 @@ from gateway.core.filters import conditions as conditions_in
 from gateway.core.trace import LLM_CALLS, NODE_COLUMNS
 from gateway.core.walk import Order
 from gateway.store import conditions, lists
+from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, folded, of_halves, summed
 from gateway.store.conditions import Sql
 
 Row = dict[str, Any]
@@ -26,18 +27,18 @@ def _seconds(column: str) -> str:
 
 
 def _once(expression: str) -> str:
-    return f"CASE WHEN {lists.ONCE} THEN {expression} END"
+    return f"CASE WHEN {ONCE} THEN {expression} END"
 
 
 _ROLLUP = f"""
 SELECT trace_unique_id, organization_id,
     count(*) AS span_count,
-    sum(log_type IN ({_LLM_CALLS}) AND {lists.ONCE}) AS llm_call_count,
+    sum(log_type IN ({_LLM_CALLS}) AND {ONCE}) AS llm_call_count,
     sum(status = 'failed') AS error_count,
-    {lists.summed(_once("cost_picos"), "cost_picos")},
-    {lists.summed(_once("prompt_tokens"), "total_prompt_tokens")},
-    {lists.summed(_once("completion_tokens"), "total_completion_tokens")},
-    {lists.summed(_once(lists.TOTAL_TOKENS), "total_request_tokens")},
+    {summed(_once("cost_picos"), "cost_picos")},
+    {summed(_once("prompt_tokens"), "total_prompt_tokens")},
+    {summed(_once("completion_tokens"), "total_completion_tokens")},
+    {summed(_once(TOTAL_TOKENS), "total_request_tokens")},
     min(coalesce(start_time, timestamp)) AS start_time,
     max(timestamp) AS end_time,
     max(customer_identifier) AS customer_identifier,
@@ -53,8 +54,8 @@ _OF_ANY_SPAN = frozenset({"customer_identifier", "trace_group_identifier", "sess
 # A field of a trace as an expression of a rollup `r` and of its root.
 _EXPRESSIONS: Mapping[str, str] = {
     **{name: f"r.{name}" for name in OF_A_TRACE},
-    **{name: lists.of_halves(name) for name in _SUMMED},
-    "total_cost": lists.of_halves("cost_picos"),
+    **{name: of_halves(name) for name in _SUMMED},
+    "total_cost": of_halves("cost_picos"),
     "environment": "root.environment",
     "organization_key_id": "root.organization_key_id",
     "unique_organization_id": "r.organization_id",
@@ -121,7 +122,7 @@ def _meaning(organization_id: str, of: Condition, rollup: str = "r") -> Sql:
 
 def _trace(db: sqlite3.Connection, sums: Row) -> Trace:
     (root,) = lists.rows(db, [sums["root_id"]])
-    return Trace(lists.folded(sums, _SUMMED), root)
+    return Trace(folded(sums, _SUMMED), root)
 
 
 def find(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Trace | None:

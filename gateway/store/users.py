@@ -6,7 +6,8 @@ from typing import Any
 
 from gateway.core.filters import BETWEEN, USER_FIELDS, Condition, Filter
 from gateway.core.walk import Order
-from gateway.store import conditions, lists
+from gateway.store import conditions
+from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, folded, of_halves, summed, whole
 from gateway.store.conditions import Sql
 
 Row = dict[str, Any]
@@ -26,17 +27,17 @@ FROM (
         max(timestamp) AS last_seen,
         count(DISTINCT substr(timestamp, 1, 10)) AS active_days,
         count(*) AS number_of_requests,
-        {lists.summed("cost_picos", "cost_picos")},
-        {lists.summed(lists.TOTAL_TOKENS, "total_tokens")},
-        {lists.summed("prompt_tokens", "total_prompt_tokens")},
-        {lists.summed("completion_tokens", "total_completion_tokens")},
+        {summed("cost_picos", "cost_picos")},
+        {summed(TOTAL_TOKENS, "total_tokens")},
+        {summed("prompt_tokens", "total_prompt_tokens")},
+        {summed("completion_tokens", "total_completion_tokens")},
         avg(latency) AS average_latency,
         avg(time_to_first_token) AS average_ttft,
         max(customer_name) AS told_name,
         max(customer_email) AS told_email
     FROM span
     WHERE organization_id = ? AND customer_identifier IS NOT NULL AND customer_identifier <> ''
-        AND {lists.ONCE} AND {{scope}}
+        AND {ONCE} AND {{scope}}
     GROUP BY customer_identifier, environment
 ) AS u LEFT JOIN customer AS c
     ON c.organization_id = u.organization_id AND c.environment = u.environment
@@ -48,8 +49,8 @@ _SINCE = (
     " AND d.environment = span.environment AND d.customer_identifier = span.customer_identifier), 0)"
 )
 _EXPRESSIONS: Mapping[str, str] = {
-    "total_cost": lists.of_halves("cost_picos"),
-    **{name: lists.of_halves(name) for name in _SUMMED[1:]},
+    "total_cost": of_halves("cost_picos"),
+    **{name: of_halves(name) for name in _SUMMED[1:]},
 }
 SORTS: Mapping[str, str] = {
     **{
@@ -86,7 +87,7 @@ def page(
         f" ORDER BY {SORTS[by.field]} {direction} NULLS LAST, customer_identifier, environment LIMIT ? OFFSET ?",
         (organization_id, *scope.values, *where.values, limit, offset),
     ).fetchall()
-    return [lists.folded(dict(row), _SUMMED) for row in found]
+    return [folded(dict(row), _SUMMED) for row in found]
 
 
 def _scope(db: sqlite3.Connection, organization_id: str, of_spans: Sql) -> Sql:
@@ -110,7 +111,7 @@ def find(db: sqlite3.Connection, organization_id: str, customer_identifier: str,
     one = Sql("customer_identifier = ? AND environment = ?", (customer_identifier, environment))
     scope = _scope(db, organization_id, one)
     row = db.execute(_USERS.format(scope=scope.text), (organization_id, *scope.values)).fetchone()
-    return None if row is None else lists.folded(dict(row), _SUMMED)
+    return None if row is None else folded(dict(row), _SUMMED)
 
 
 def cost_since(
@@ -118,11 +119,11 @@ def cost_since(
 ) -> int:
     """What a user's spans from then on cost, in units of 1e-12 USD."""
     row = db.execute(
-        f"SELECT {lists.summed('cost_picos', 'cost')} FROM span WHERE organization_id = ? AND customer_identifier = ?"
-        f" AND environment = ? AND timestamp >= ? AND {lists.ONCE}",
+        f"SELECT {summed('cost_picos', 'cost')} FROM span WHERE organization_id = ? AND customer_identifier = ?"
+        f" AND environment = ? AND timestamp >= ? AND {ONCE}",
         (organization_id, customer_identifier, environment, since),
     ).fetchone()
-    return lists.whole(*row)
+    return whole(*row)
 
 
 def say(

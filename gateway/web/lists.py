@@ -12,8 +12,8 @@ from gateway.core.reading import columns_of, page_of
 from gateway.core.walk import SPAN_SORTS
 from gateway.errors import MalformedBody
 from gateway.recorder import Caller
-from gateway.store.lists import GROUP_SORTS, Sums
 from gateway.store.store import Store
+from gateway.store.sums import GROUP_SORTS, Sums
 from gateway.web.questions import asked, names, offset, page_asked, page_reply, page_url
 from gateway.web.replies import json_reply, json_text_reply
 

@@ -15,7 +15,7 @@ from gateway.core.span import RESERVED_IDS, Time
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
-from gateway.store.lists import GROUP_SORTS
+from gateway.store.sums import GROUP_SORTS
 from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS

@@ -1,0 +1,198 @@
+"""Sums of whole hours, made behind the journal, so that a sum over millions of spans reads thousands of rows.
+
+The table `span_hour` says which hours have spans, and of which the sums in `hourly_sum` stand. Triggers keep that true
+in the transaction that changes a span, whoever changes it; a sum that is asked for reads the spans of all other hours.
+"""
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.core.filters import BETWEEN, Condition, Every, Filter, conditions
+from gateway.core.reading import stored_time
+from gateway.store import conditions as in_sql
+from gateway.store import sqlite
+from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, summed
+from gateway.store.conditions import Sql
+
+log = logging.getLogger(__name__)
+
+# What these sums can be narrowed and grouped by.
+DIMENSIONS = (
+    *("environment", "model", "log_type", "status", "upstream", "provider_id"),
+    *("organization_key_id", "organization_key_name"),
+)
+_AVERAGES = ("latency", "tokens_per_second", "time_to_first_token")
+_NUMBERS = (
+    *("spans", "failed", "with_cost", "cost_high", "cost_low", "total_high", "total_low", "prompt_high"),
+    *("prompt_low", "completion_high", "completion_low"),
+    *(f"{name}_{part}" for name in _AVERAGES for part in ("sum", "count")),
+)
+_COLUMNS = (*DIMENSIONS, *_NUMBERS, "newest")
+# Sums of rows of `span`, and sums of such sums.
+OF_SPANS = ", ".join(
+    (
+        *("count(*) AS spans", "sum(status = 'failed') AS failed", "count(cost_picos) AS with_cost"),
+        *(summed("cost_picos", "cost"), summed(TOTAL_TOKENS, "total"), summed("prompt_tokens", "prompt")),
+        summed("completion_tokens", "completion"),
+        *(f"sum({name}) AS {name}_sum, count({name}) AS {name}_count" for name in _AVERAGES),
+        "max(timestamp) AS newest",
+    )
+)
+OF_SUMS = ", ".join((*(f"sum({name}) AS {name}" for name in _NUMBERS), "max(newest) AS newest"))
+
+# An hour is summed once it has been over for so long: late counts come in the first seconds.
+_OVER_FOR = timedelta(minutes=1)
+_HOUR_LENGTH = len("2026-01-02T03")
+_LOOK_EVERY_S = 20.0
+_STANDS = 1
+# Spans of an hour that are read at once, as parts of it: of a minute each.
+_PARTS = 60
+
+
+async def sum_now_and_then(path: Path, now: Callable[[], datetime]) -> None:
+    """Sums up the hours that are over, each slice of one with a pause behind it that is as long, until it is cancelled.
+    Trouble is logged."""
+    loop = asyncio.get_running_loop()
+    while True:
+        steps = sum_up(path, now())
+        try:
+            began = loop.time()
+            while await asyncio.to_thread(next, steps, None) is not None:
+                await asyncio.sleep(loop.time() - began)
+                began = loop.time()
+        except sqlite3.Error as error:
+            log.warning("Hours could not be summed up: %s", error)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def sum_up(path: Path, now: datetime) -> Iterator[str]:
+    """Sums up what is over and not summed up; gives the hour behind each slice. Raises sqlite3.Error."""
+    before = stored_time(now - _OVER_FOR)[:_HOUR_LENGTH]
+    with closing(sqlite.connect(path)) as db:
+        db.row_factory = sqlite3.Row
+        found = db.execute(
+            "SELECT organization_id, hour FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",
+            (_STANDS, before),
+        ).fetchall()
+        for organization_id, hour in found:
+            yield from _sum_up(db, organization_id, hour)
+
+
+def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator[str]:
+    key = (organization_id, hour)
+    # Who changes a span of that hour, or sums it up too, takes the claim away: then the sums are not kept.
+    claim = secrets.randbelow(2**62) + _STANDS + 1
+    db.execute("UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ?", (claim, *key))
+    sums: dict[tuple[Any, ...], list[Any]] = {}
+    for part in range(_PARTS):
+        minute = f"{hour}:{part:02}"
+        rows = db.execute(
+            f"SELECT {', '.join(DIMENSIONS)}, {OF_SPANS} FROM span WHERE organization_id = ? AND timestamp >= ?"
+            f" AND timestamp < ? AND {ONCE} GROUP BY {', '.join(DIMENSIONS)}",
+            (organization_id, minute, f"{minute};"),
+        ).fetchall()
+        for row in rows:
+            _add(sums.setdefault(tuple(row[name] for name in DIMENSIONS), [None] * (len(_NUMBERS) + 1)), row)
+        if rows:
+            yield hour
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        kept = db.execute(
+            "UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ? AND summed = ?",
+            (_STANDS, *key, claim),
+        ).rowcount
+        if kept:
+            db.execute("DELETE FROM hourly_sum WHERE organization_id = ? AND hour = ?", key)
+            db.executemany(
+                f"INSERT INTO hourly_sum (organization_id, hour, {', '.join(_COLUMNS)})"
+                f" VALUES ({', '.join('?' * (2 + len(_COLUMNS)))})",
+                [(*key, *dimensions, *numbers) for dimensions, numbers in sums.items()],
+            )
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _add(sums: list[Any], row: sqlite3.Row) -> None:
+    for place, name in enumerate(_NUMBERS):
+        if row[name] is not None:
+            sums[place] = row[name] + (sums[place] or 0)
+    sums[-1] = max(row["newest"], sums[-1] or "")
+
+
+class Within(NamedTuple):
+    """What a filter comes to for hours: which are wholly in its range, which at all, and which sums of them."""
+
+    whole: Sql
+    near: Sql
+    sums: Sql
+
+
+def within(which: Filter) -> Within | None:
+    """None where sums of hours cannot tell."""
+    times: list[tuple[str, str]] = []
+    others: list[Filter] = []
+    for part in _all_of(which):
+        if isinstance(part, Condition) and part.field == "timestamp" and part.operator in _SIGNS:
+            times.append((_SIGNS[part.operator], part.values[0]))
+        elif isinstance(part, Condition) and part.operator == BETWEEN:
+            ends = zip((">=", "<="), part.values, strict=True)
+            times += [(sign, end) for sign, end in ends if end is not None]
+        elif all(one.key is None and one.field in DIMENSIONS for one in conditions(part)):
+            others.append(part)
+        else:
+            return None
+    return Within(
+        whole=_every(Sql(f"hour || '{_EDGES[sign[0]]}' {sign} ?", (time,)) for sign, time in times),
+        near=_every(Sql(f"hour {sign[0]}= ?", (time[:_HOUR_LENGTH],)) for sign, time in times),
+        sums=in_sql.of_spans(Every(tuple(others))),
+    )
+
+
+_SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+# Of an hour, what has to be later than a beginning, and earlier than an end.
+_EDGES = {">": ":00:00.000000Z", "<": ":59:59.999999Z"}
+
+
+def _all_of(of: Filter) -> Iterator[Filter]:
+    if isinstance(of, Every):
+        for part in of.parts:
+            yield from _all_of(part)
+    else:
+        yield of
+
+
+def _every(of: Iterator[Sql]) -> Sql:
+    parts: Sequence[Sql] = list(of)
+    return Sql(" AND ".join(part.text for part in parts) or "1", tuple(one for part in parts for one in part.values))
+
+
+def summed_up(organization_id: str, asked: Within, where: Sql, key: str, named: Sql) -> Sql:
+    """Sums by a key: of whole hours whose sums stand, and of the spans of all others. `where`: which spans;
+    `named`: whose key counts."""
+    stands = f"(summed = {_STANDS} AND {asked.whole.text})"
+    sums = Sql(
+        f"SELECT {key} AS key, {OF_SUMS} FROM hourly_sum WHERE organization_id = ? AND hour IN"
+        f" (SELECT hour FROM span_hour WHERE organization_id = ? AND {stands} AND {asked.near.text})"
+        f" AND {asked.sums.text} AND {named.text} GROUP BY key",
+        (organization_id, organization_id, *asked.whole.values, *asked.near.values, *asked.sums.values),
+    )
+    # In this order, by the index of times.
+    spans = Sql(
+        f"SELECT {key} AS key, {OF_SPANS} FROM span_hour AS h CROSS JOIN span ON span.organization_id = ?"
+        " AND timestamp >= hour AND timestamp < hour || ';'"
+        f" WHERE h.organization_id = ? AND NOT {stands} AND {asked.near.text}"
+        f" AND {ONCE} AND {where.text} AND {named.text} GROUP BY key",
+        (organization_id, organization_id, *asked.whole.values, *asked.near.values, *where.values),
+    )
+    return Sql(
+        f"SELECT key, {OF_SUMS} FROM ({sums.text} UNION ALL {spans.text}) GROUP BY key", (*sums.values, *spans.values)
+    )
