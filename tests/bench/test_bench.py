@@ -181,7 +181,7 @@ async def test_a_filled_database_is_one_of_ours(tmp_path: Path) -> None:
     )
     assert (newest["usage"], newest["seq"]) == ('{"total_tokens":500}', 120)
     found = audits(path, None, None)["default"]
-    assert (found.accepted, found.settled, found.missing) == (120, {"success": 118, "failed": 2}, 0)
+    assert (found.accepted, found.settled, found.missing) == (120, {"success": 118, "5xx": 2}, 0)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT seq FROM journal").fetchone() == (120,)
@@ -197,7 +197,7 @@ def test_the_gateway_goes_on_from_a_filled_database(tmp_path: Path) -> None:
             sample, wrong = bench.round(running, chat(running, "bench-whole-1000", connections=2, requests=10))
     assert wrong == "" and sample.result.answered == 10
     found = audits(contender.database, None, None)["default"]
-    assert (found.accepted, found.settled, found.missing) == (130, {"success": 128, "failed": 2}, 0)
+    assert (found.accepted, found.settled, found.missing) == (130, {"success": 128, "5xx": 2}, 0)
     with closing(sqlite3.connect(contender.database)) as db:
         ids = [row[0] for row in db.execute("SELECT unique_id FROM span ORDER BY id")]
         # Those of one millisecond come in any order.
