@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 from aiohttp import web
 
 from gateway.clock import Clock
+from gateway.config import NEVER, Settings
 from gateway.config import Key as KeySettings
-from gateway.config import Settings
 from gateway.config import Upstream as UpstreamSettings
 from gateway.core import prices, retention
 from gateway.core import secrets as secret_names
@@ -25,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.proxy import Proxy
 from gateway.recorder import Caller, Recorder
 from gateway.shipper import Shipper
+from gateway.store.compress import compress_now_and_then
 from gateway.store.hours import sum_now_and_then
 from gateway.store.prune import Keep, prune_now_and_then
 from gateway.store.store import Store
@@ -216,17 +217,17 @@ async def opened(
             max_content_bytes=_bytes(settings.store.max_content_mb),
         )
         stack.push_async_callback(proxy.settled)
+        path = settings.store.path
         if settings.otlp.endpoint is not None:
             shipper = _shipper(settings, store)
             await shipper.begin()
-            shipping = asyncio.create_task(shipper.run(), name="export spans")
-            stack.push_async_callback(_ended, shipping)
-        keep = kept(settings.store.prune_older_than, settings.store.prune_max_size)
-        if keep != Keep():
-            pruning = asyncio.create_task(prune_now_and_then(settings.store.path, keep, clock.now), name="prune")
-            stack.push_async_callback(_ended, pruning)
-        summing = asyncio.create_task(sum_now_and_then(settings.store.path, clock.now), name="sum up hours")
-        stack.push_async_callback(_ended, summing)
+            _goes_on(stack, shipper.run(), "export spans")
+        _goes_on(stack, sum_now_and_then(path, clock.now), "sum up hours")
+        if settings.store.compress_after != NEVER:
+            older_than = retention.age(settings.store.compress_after)
+            _goes_on(stack, compress_now_and_then(path, older_than, clock.now), "compress")
+        if (keep := kept(settings.store.prune_older_than, settings.store.prune_max_size)) != Keep():
+            _goes_on(stack, prune_now_and_then(path, keep, clock.now), "prune")
         # The price table takes a quarter second to load: not before the first call can be taken.
         loading = asyncio.create_task(asyncio.to_thread(prices.load_shipped), name="load prices")
         stack.push_async_callback(asyncio.wait, [loading])
@@ -264,6 +265,11 @@ def kept(older_than: str | None, max_size: str | None) -> Keep:
         None if older_than is None else retention.age(older_than),
         None if max_size is None else retention.size(max_size),
     )
+
+
+def _goes_on(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    """Does this behind the calls, until the stack is closed."""
+    stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -53,6 +53,10 @@ def _age(text: str) -> str:
     return text
 
 
+def _age_or_never(text: str) -> str:
+    return text if text == NEVER else _age(text)
+
+
 def _size(text: str) -> str:
     retention.size(text)
     return text
@@ -115,6 +119,8 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
+NEVER = "never"
+
 # What the store's whole numbers can hold.
 _BUDGET_AT_MOST = 9_000_000
 
@@ -150,6 +156,7 @@ class Store(Section):
     synchronous: Literal["normal", "full"] = "normal"
     max_content_mb: Number = 8
     queue_mb: Number = 64
+    compress_after: Annotated[str, AfterValidator(_age_or_never)] = "1d"
     prune_older_than: Annotated[str, AfterValidator(_age)] | None = None
     prune_max_size: Annotated[str, AfterValidator(_size)] | None = None
 

@@ -7,9 +7,8 @@ from contextlib import closing
 from http.client import HTTPConnection
 from statistics import quantiles
 
-from gateway.bench.contenders import HOST, BenchError, Running
+from gateway.bench.contenders import HOST, Running
 from gateway.bench.harness import Sample
-from gateway.store.sqlite import connect_reader
 
 _LIST, _SUMMARY, _GROUPS = (f"/api/request-logs/{name}/" for name in ("list", "summary", "groups"))
 # Of spans that `fill` makes. What an index serves comes first, then what looks at every row.
@@ -36,20 +35,7 @@ QUESTIONS = (
     ("threads", "/api/log_threads/"),
 )
 _WITHIN_S = 600.0
-_LOOK_EVERY_S = 0.5
 _ASKED_AT_LEAST = 20
-
-
-def await_sums(running: Running, tell: Callable[[str], None]) -> None:
-    """Until the hours that are over are summed up. Raises BenchError."""
-    assert running.contender.database is not None
-    tell("reads: hours are summed up")
-    until = time.monotonic() + _WITHIN_S
-    with closing(connect_reader(running.contender.database)) as db:
-        while db.execute("SELECT count(*) FROM span_hour WHERE summed <> 1").fetchone()[0] > 1:
-            if time.monotonic() > until:
-                raise BenchError(f"{running.contender.name} has not summed up its hours in {_WITHIN_S:g} s")
-            time.sleep(_LOOK_EVERY_S)
 
 
 def asked(running: Running, path: str, beside: Callable[[], tuple[Sample, str]]) -> tuple[list[float], str]:

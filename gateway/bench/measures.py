@@ -297,7 +297,6 @@ def reads(harness: Harness) -> None:
     rows = {name: Row("reads", case, name) for name, _ in asking.QUESTIONS}
     harness.results.rows += rows.values()
     with harness.running(contender) as (running,):
-        asking.await_sums(running, harness.tell)
         turns = harness.rounds * len(rows)
         for done in range(harness.rounds):
             for turn, (name, path) in enumerate(asking.QUESTIONS, done * len(rows)):

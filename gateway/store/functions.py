@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ _PATTERNS_KEPT = 16
 
 
 def add(db: sqlite3.Connection) -> None:
-    """Adds `folded(text)`, `said(json, json)`, `matches(pattern, text)` and `similar(word, text)`."""
+    """Adds `folded(text)`, `said(json, json)`, `matches(pattern, text)`, `similar(word, text)` and `inflated(blob)`."""
     db.create_function("folded", 1, folded, deterministic=True)
     db.create_function("said", 2, said, deterministic=True)
     db.create_function("matches", 2, matches, deterministic=True)
     db.create_function("similar", 2, similar, deterministic=True)
+    db.create_function("inflated", 1, inflated, deterministic=True)
 
 
 def folded(text: Any) -> str | None:
@@ -49,6 +51,13 @@ def similar(word: str, text: Any) -> bool | None:
         return None
     wanted = _trigrams(word)
     return bool(wanted) and len(wanted & _trigrams(str(text))) / len(wanted) >= _SIMILAR_FROM
+
+
+# The view `spans` asks for one value several times.
+@lru_cache(2)
+def inflated(value: bytes) -> str:
+    """The text that was compressed, see `compress`."""
+    return zlib.decompress(value).decode()
 
 
 @lru_cache(_PATTERNS_KEPT)

@@ -4,8 +4,6 @@ The table `span_hour` says which hours have spans, and of which the sums in `hou
 in the transaction that changes a span, whoever changes it; a sum that is asked for reads the spans of all other hours.
 """
 
-import asyncio
-import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +14,10 @@ from typing import Any, NamedTuple
 
 from gateway.core.filters import BETWEEN, Condition, Every, Filter, conditions
 from gateway.core.reading import stored_time
+from gateway.store import behind, sqlite
 from gateway.store import conditions as in_sql
-from gateway.store import sqlite
 from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, summed
 from gateway.store.conditions import Sql
-
-log = logging.getLogger(__name__)
 
 # What these sums can be narrowed and grouped by.
 DIMENSIONS = (
@@ -51,25 +47,15 @@ OF_SUMS = ", ".join((*(f"sum({name}) AS {name}" for name in _NUMBERS), "max(newe
 _OVER_FOR = timedelta(minutes=1)
 _HOUR_LENGTH = len("2026-01-02T03")
 _LOOK_EVERY_S = 20.0
+_REST = 3.0
 _STANDS = 1
 # Spans of an hour that are read at once, as parts of it: of a minute each.
 _PARTS = 60
 
 
 async def sum_now_and_then(path: Path, now: Callable[[], datetime]) -> None:
-    """Sums up the hours that are over, each slice of one with a pause behind it that is as long, until it is cancelled.
-    Trouble is logged."""
-    loop = asyncio.get_running_loop()
-    while True:
-        steps = sum_up(path, now())
-        try:
-            began = loop.time()
-            while await asyncio.to_thread(next, steps, None) is not None:
-                await asyncio.sleep(loop.time() - began)
-                began = loop.time()
-        except sqlite3.Error as error:
-            log.warning("Hours could not be summed up: %s", error)
-        await asyncio.sleep(_LOOK_EVERY_S)
+    """Sums up the hours that are over, until it is cancelled."""
+    await behind.now_and_then(lambda: sum_up(path, now()), _LOOK_EVERY_S, "Hours could not be summed up", rest=_REST)
 
 
 def sum_up(path: Path, now: datetime) -> Iterator[str]:

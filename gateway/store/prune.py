@@ -1,6 +1,5 @@
 """Old spans are deleted, slice by slice: each is a transaction of some milliseconds, and calls go on between them."""
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from gateway.core import audit
 from gateway.core.reading import stored_time
-from gateway.store import queries, sqlite
+from gateway.store import behind, queries, sqlite
 from gateway.store.queries import Entry, Removed
 
 log = logging.getLogger(__name__)
@@ -20,7 +19,8 @@ _SLICE = 200
 # Pages given back to the file system in one go.
 _PAGES = 250
 _INCREMENTAL = 2
-_PAUSE_S = 0.05
+# Of the time that a slice takes.
+_REST = 3.0
 _EVERY_S = 60.0
 _MINUTE_LENGTH = len("2026-01-02T03:04")
 
@@ -34,19 +34,17 @@ class Keep:
 
 
 async def prune_now_and_then(path: Path, keep: Keep, now: Callable[[], datetime]) -> None:
-    """Prunes each minute, with a pause behind each slice, until it is cancelled. Trouble is logged."""
-    while True:
-        steps = prune(path, keep, now())
+    """Prunes each minute, until it is cancelled."""
+
+    def steps() -> Iterator[int]:
         pruned = 0
-        try:
-            while (deleted_now := await asyncio.to_thread(next, steps, None)) is not None:
-                pruned += deleted_now
-                await asyncio.sleep(_PAUSE_S)
-        except sqlite3.Error as error:
-            log.warning("Old spans could not be deleted: %s", error)
+        for deleted_now in prune(path, keep, now()):
+            pruned += deleted_now
+            yield deleted_now
         if pruned:
             log.info("Deleted %d old spans", pruned)
-        await asyncio.sleep(_EVERY_S)
+
+    await behind.now_and_then(steps, _EVERY_S, "Old spans could not be deleted", rest=_REST)
 
 
 def prune(path: Path, keep: Keep, now: datetime) -> Iterator[int]:

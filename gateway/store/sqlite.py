@@ -12,6 +12,9 @@ from urllib.parse import quote
 from gateway.errors import StoreError
 from gateway.store import functions
 
+# Columns of `content` that may be compressed: nothing else of a span grows with what was said.
+COMPRESSED = ("input", "output", "full_request", "full_response")
+
 _BUSY_TIMEOUT_S = 5.0
 # What the write-ahead log is cut to when it starts over.
 _LOG_KEPT_BYTES = 64 * 1024 * 1024
@@ -110,11 +113,33 @@ def connect_writer(path: Path, *, synchronous: str) -> tuple[sqlite3.Connection,
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write."""
+    """A connection that cannot write, and reads what is compressed as if it were not."""
     db = _connected(path, "ro")
     db.row_factory = sqlite3.Row
     functions.add(db)
+    try:
+        _show_inflated(db)
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _show_inflated(db: sqlite3.Connection) -> None:
+    """For this connection alone, views stand in the places of the table `content` and of the view `spans`."""
+    columns = [str(name) for (name,) in db.execute("SELECT name FROM pragma_table_info('content', 'main')")]
+    if not columns:
+        # No database of ours: whoever asks it for spans learns that.
+        return
+    shown = [
+        f"CASE typeof({name}) WHEN 'blob' THEN inflated({name}) ELSE {name} END AS {name}"
+        if name in COMPRESSED
+        else name
+        for name in columns
+    ]
+    db.execute(f"CREATE TEMP VIEW content AS SELECT {', '.join(shown)} FROM main.content")
+    (spans,) = db.execute("SELECT sql FROM main.sqlite_master WHERE name = 'spans'").fetchone()
+    db.execute(str(spans).replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
 
 
 @contextmanager

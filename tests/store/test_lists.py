@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -19,7 +20,7 @@ from gateway.core.filters import OPERATORS, SPAN_FIELDS, Either, Every, Filter, 
 from gateway.core.jsontext import dump
 from gateway.core.walk import NEWEST_FIRST, SPAN_SORTS, Order, Place
 from gateway.errors import StillRunning, TooMuchToRead
-from gateway.store import lists, sqlite
+from gateway.store import compress, lists, sqlite
 from gateway.store import store as store_module
 from gateway.store.store import Opened, Store
 from tests.store.spans import NOON, draft
@@ -204,13 +205,16 @@ FILTERS = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(SPANS, min_size=1, max_size=8), st.lists(FILTERS, min_size=1, max_size=12))
-def test_a_filter_finds_what_it_says(spans: list[Row], asked: list[Row]) -> None:
+@given(st.lists(SPANS, min_size=1, max_size=8), st.lists(FILTERS, min_size=1, max_size=12), st.booleans())
+def test_a_filter_finds_what_it_says(spans: list[Row], asked: list[Row], is_compressed: bool) -> None:
     async def main() -> None:
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compress, "_smaller", lambda text: text and zlib.compress(text.encode()))
             async with store_in(folder) as store:
                 made = [priced(str(number), **{"model": "m", **span}) for number, span in enumerate(spans)]
                 await asyncio.gather(*(store.insert(one) for one in made))
+                if is_compressed:
+                    list(compress.compress(Path(folder) / "spans.db", NOON + timedelta(days=1)))
                 for filters in asked:
                     which = SPAN_FIELDS.parse(filters)
                     found = {row["unique_id"] for row in await walked(store, which, NEWEST_FIRST)}

@@ -85,7 +85,6 @@ async def test_a_file_of_before_is_pruned_too(tmp_path: Path) -> None:
 
 async def test_it_goes_on_by_itself_beside_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "_EVERY_S", 0.01)
-    monkeypatch.setattr(pruning, "_PAUSE_S", 0)
     path = tmp_path / "spans.db"
     store = await filled(path)
     hours = 0
