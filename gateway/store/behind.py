@@ -9,13 +9,15 @@ log = logging.getLogger(__name__)
 
 
 async def now_and_then(steps: Callable[[], Iterator[object]], every_s: float, what: str, *, rest: float = 1.0) -> None:
-    """Does the steps that there are, looks for new ones after so long, and goes on so until it is cancelled.
+    """Each time that so long has passed, does the steps that there are, until it is cancelled. Not at once: who starts
+    has enough to do.
 
     `rest`: how many times as long as a step is the pause behind it. Trouble with the database is logged, as what could
     not be done.
     """
     loop = asyncio.get_running_loop()
     while True:
+        await asyncio.sleep(every_s)
         todo = steps()
         try:
             began = loop.time()
@@ -24,4 +26,3 @@ async def now_and_then(steps: Callable[[], Iterator[object]], every_s: float, wh
                 began = loop.time()
         except sqlite3.Error as error:
             log.warning("%s: %s", what, error)
-        await asyncio.sleep(every_s)
