@@ -1,5 +1,6 @@
 """Traces: sums over the spans that have the same trace id."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from gateway.core.walk import Order
 from gateway.store import conditions, lists
 from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, folded, of_halves, summed
 from gateway.store.conditions import Sql
+from gateway.store.newest import newest
 
 Row = dict[str, Any]
 
@@ -89,12 +91,7 @@ def page(
     if by.field in ("timestamp", "end_time") and not any(_is_of_the_whole(one) for one in conditions_in(which)):
         # Which they are can be told from an index: only those of the page are summed up.
         of_any_span = conditions.where(which, lambda condition: _meaning(organization_id, condition, "span"))
-        scope = Sql(
-            "trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ? AND trace_unique_id"
-            f" <> '' AND {of_any_span.text} GROUP BY trace_unique_id"
-            f" ORDER BY max(timestamp) {direction}, trace_unique_id LIMIT ? OFFSET ?)",
-            (organization_id, *of_any_span.values, limit, offset),
-        )
+        scope = _of_page(db, organization_id, of_any_span, descending=by.descending, limit=limit, offset=offset)
         where, at = Sql("1"), 0
     found = db.execute(
         f"SELECT r.* FROM ({_ROLLUP.format(scope=scope.text)}) AS r JOIN span AS root ON root.id = r.root_id"
@@ -102,6 +99,23 @@ def page(
         (organization_id, *scope.values, *where.values, limit, at),
     ).fetchall()
     return [_trace(db, row) for row in map(dict, found)]
+
+
+def _of_page(
+    db: sqlite3.Connection, organization_id: str, of_any_span: Sql, *, descending: bool, limit: int, offset: int
+) -> Sql:
+    """Which traces are on a page in the order in which they ended."""
+    if descending:
+        found = newest(db, organization_id, ["trace_unique_id"], of_any_span, limit=limit, offset=offset)
+        if found is not None:
+            ids = json.dumps([trace_unique_id for (trace_unique_id,) in found])
+            return Sql("trace_unique_id IN (SELECT value FROM json_each(?))", (ids,))
+    return Sql(
+        "trace_unique_id IN (SELECT trace_unique_id FROM span WHERE organization_id = ? AND trace_unique_id"
+        f" <> '' AND {of_any_span.text} GROUP BY trace_unique_id"
+        f" ORDER BY max(timestamp) {'DESC' if descending else 'ASC'}, trace_unique_id LIMIT ? OFFSET ?)",
+        (organization_id, *of_any_span.values, limit, offset),
+    )
 
 
 def _is_of_the_whole(of: Condition) -> bool:
