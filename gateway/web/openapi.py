@@ -298,6 +298,12 @@ def _status_routes() -> dict[str, Schema]:
         ),
         "/metrics": _status("Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}),
         "/openapi.json": _status("This document", {"200": _says("OpenAPI 3.1.", {"openapi": {}, "paths": {}})}),
+        "/docs": _status(
+            "This document as a page to read", {"200": {"description": "HTML.", "content": {"text/html": {}}}}
+        ),
+        "/docs/style.css": _status(
+            "How that page looks", {"200": {"description": "CSS.", "content": {"text/css": {}}}}
+        ),
     }
 
 
