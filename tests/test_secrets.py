@@ -544,7 +544,7 @@ async def read_back(requests: Requests) -> None:
     assert len(ids) > 100
     for unique_id in ids[::7]:
         await requests.send("GET", f"{SPANS}/{unique_id}/", 200)
-    for path in ("/metrics", "/openapi.json", "/health", "/ready", f"{SPANS}/audit/"):
+    for path in ("/metrics", "/openapi.json", "/docs", "/health", "/ready", f"{SPANS}/audit/"):
         await requests.send("GET", path, 200)
 
 

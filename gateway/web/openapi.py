@@ -77,6 +77,7 @@ def document(routes: Sequence[Route]) -> Schema:
         "info": {"title": "span-gateway", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {"x-api-key": []}],
+        "tags": _TAGS,
         "paths": paths,
         "components": {
             "securitySchemes": {
@@ -122,6 +123,22 @@ def _operation_id(method: str, path: str) -> str:
     return re.sub(r"\W+", "_", f"{method}{path}").strip("_")
 
 
+# The groups, in the order in which a reader meets them.
+_TAGS = [
+    {"name": name, "x-displayName": title, "description": description}
+    for name, title, description in (
+        ("proxy", "Proxy", "Calls on their way to an upstream."),
+        ("spans", "Spans", "One record per call: create, read, change, delete, account for."),
+        ("lists", "Lists and sums", "Many spans at once; filters come in the query, or in the body of a POST."),
+        ("traces", "Traces", "What the spans of one trace come to, and their tree."),
+        ("users", "Users", "Customers, as spans show them, and what is said of them."),
+        ("threads", "Threads", "Spans that are one conversation."),
+        ("tracing", "OTLP ingest", "Spans from OpenTelemetry and from tracers."),
+        ("status", "Health", "For those who look after the process; no key."),
+    )
+]
+
+
 # What several operations say
 
 _JSON = "application/json"
@@ -144,7 +161,10 @@ _PARAMS = {
 
 def _time() -> Schema:
     # An empty one counts as not sent.
-    return {"anyOf": [*TypeAdapter(Time).json_schema()["anyOf"], {"type": "string", "maxLength": 0}]}
+    return {
+        "anyOf": [*TypeAdapter(Time).json_schema()["anyOf"], {"type": "string", "maxLength": 0}],
+        "description": "ISO 8601, or seconds or milliseconds since 1970.",
+    }
 
 
 def _in_query(name: str, schema: Schema) -> Schema:
@@ -278,6 +298,12 @@ def _status_routes() -> dict[str, Schema]:
         ),
         "/metrics": _status("Prometheus", {"200": {"description": "All metrics.", "content": {"text/plain": {}}}}),
         "/openapi.json": _status("This document", {"200": _says("OpenAPI 3.1.", {"openapi": {}, "paths": {}})}),
+        "/docs": _status(
+            "This document as a page to read", {"200": {"description": "HTML.", "content": {"text/html": {}}}}
+        ),
+        "/docs/style.css": _status(
+            "How that page looks", {"200": {"description": "CSS.", "content": {"text/css": {}}}}
+        ),
     }
 
 
@@ -307,11 +333,13 @@ def _models() -> Schema:
 def _relay(method: str) -> Schema:
     is_call = method == "post"
     takes_body = method in ("put", "post", "patch")
+    # Only a call has a body of which something is known: it names a model.
+    sent = {"example": {"model": "text-embedding-3-small", "input": "Hi"}} if is_call else {}
     return {
         "tags": ["proxy"],
         "summary": f"Relayed to the upstream that serves its model{'; leaves a span' if is_call else ''}",
         "parameters": [_PARAMS] if is_call else [],
-        **({"requestBody": {"content": {_JSON: {}, "application/octet-stream": {}}}} if takes_body else {}),
+        **({"requestBody": {"content": {_JSON: sent, "application/octet-stream": {}}}} if takes_body else {}),
         "responses": _passed({"*/*": {}}, leaves_span=is_call),
     }
 
@@ -407,12 +435,20 @@ def _sort(names: Iterable[str], default: str) -> Schema:
     return {"enum": [sign + name for name in names for sign in ("", "-")], "default": default}
 
 
+_FILTERS: Schema = {
+    "SpanFilters": {"model": {"operator": "startswith", "value": ["gpt-"]}},
+    "TraceFilters": {"total_cost": {"operator": "gte", "value": [0.01]}},
+    "UserFilters": {"number_of_requests": {"operator": "gte", "value": [10]}},
+    "ThreadFilters": {"customer_identifier": {"operator": "", "value": ["u-1"]}},
+}
+
+
 def _question(
     summary: str, parameters: Schema, answer: Schema, *, with_filters: bool, of: str = "SpanFilters"
 ) -> Schema:
-    body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", of)}}}}
+    body = {"requestBody": {"content": {_JSON: {"schema": ref("schemas", of), "example": {"filters": _FILTERS[of]}}}}}
     return {
-        "tags": ["spans"],
+        "tags": ["lists"],
         "summary": summary,
         "parameters": [_in_query(name, schema) for name, schema in parameters.items()],
         **(body if with_filters else {}),
@@ -449,8 +485,15 @@ def _refusals(path: str) -> Schema:
     return {**_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE}
 
 
+_OTLP_SPAN = {
+    **{"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "step"},
+    **{"startTimeUnixNano": "1767225600000000000", "endTimeUnixNano": "1767225601000000000"},
+}
+_OTLP = {"resourceSpans": [{"scopeSpans": [{"spans": [_OTLP_SPAN]}]}]}
+
+
 def _otlp(path: str) -> Schema:
-    sent = {"schema": ref("schemas", "Otlp")}
+    sent = {"schema": ref("schemas", "Otlp"), "example": _OTLP}
     told = members({"rejectedSpans": {"type": "integer"}, "errorMessage": {"type": "string"}})
     answer = _says("What is not stored is told.", {"partialSuccess": told})
     answer["content"] |= {"application/x-protobuf": {}}
@@ -514,13 +557,15 @@ def _delete_user() -> Schema:
 def _threads(*, with_filters: bool = False) -> Schema:
     found = _answer("A page of threads.", ref("schemas", "Threads"))
     parameters = {**_PAGED, "sort_by": _sort(THREAD_SORTS, "-timestamp"), **_RANGE}
-    return _question("Threads", parameters, found, with_filters=with_filters, of="ThreadFilters") | {"tags": ["users"]}
+    return _question("Threads", parameters, found, with_filters=with_filters, of="ThreadFilters") | {
+        "tags": ["threads"]
+    }
 
 
 def _thread() -> Schema:
     said = _user("A thread as a conversation")
     found = _says("The thread.", {"thread_identifier": {}, "log_count": {}, "messages": {}, "unique_ids": {}})
-    return {**said, "parameters": [], "responses": {**said["responses"], "200": found}}
+    return {**said, "tags": ["threads"], "parameters": [], "responses": {**said["responses"], "200": found}}
 
 
 def _traces(*, with_filters: bool = False) -> Schema:

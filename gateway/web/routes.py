@@ -9,6 +9,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
+from gateway.web import docs
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
@@ -98,6 +99,8 @@ def table(
         *_read_only("/ready", status.ready),
         *_read_only("/metrics", status.metrics),
         *_read_only("/openapi.json", describe),
+        *_read_only("/docs", docs.page),
+        *_read_only("/docs/style.css", docs.style),
     ]
 
 
@@ -118,6 +121,7 @@ DECLARED = web.AppKey("declared", dict[web.AbstractRoute, Keyed | Open])
 def register(app: web.Application, routes: list[Keyed | Open], keys: Keys) -> None:
     """Puts the table into an application, which then does not start with any other route."""
     app[DESCRIPTION] = Description(Route(route.method, route.path, isinstance(route, Keyed)) for route in routes)
+    app[docs.REFERENCE] = docs.Reference(app[DESCRIPTION])
     app[DECLARED] = {}
     for route in routes:
         match route:

@@ -140,9 +140,13 @@ ANSWERS = {
     ("HEAD", "/metrics"): 200,
     ("GET", "/openapi.json"): 200,
     ("HEAD", "/openapi.json"): 200,
+    ("GET", "/docs"): 200,
+    ("HEAD", "/docs"): 200,
+    ("GET", "/docs/style.css"): 200,
+    ("HEAD", "/docs/style.css"): 200,
 }
 OPEN = {
-    *("/health", "/ready", "/metrics", "/openapi.json"),
+    *("/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/style.css"),
     "/api/{organization_id}/traces/{trace_unique_id}",
 }
 # What these answer is not told by the route alone: for a body that asks for nothing.

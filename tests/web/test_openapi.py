@@ -89,6 +89,24 @@ async def test_the_document_is_valid_and_every_operation_has_a_name_of_its_own(d
     assert len(names) == len(operations) == sum(map(len, document["paths"].values()))
 
 
+async def test_every_operation_is_in_a_group_that_is_described(document: Document) -> None:
+    groups = [tag["name"] for tag in document["tags"]]
+    used = {
+        tag for methods in document["paths"].values() for operation in methods.values() for tag in operation["tags"]
+    }
+    assert used == set(groups)
+    assert len(groups) == len(used)
+    assert all(len(operation["tags"]) == 1 for methods in document["paths"].values() for operation in methods.values())
+
+
+async def test_the_examples_of_bodies_are_as_described(document: Document) -> None:
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for medium in operation.get("requestBody", {}).get("content", {}).values():
+                if "example" in medium and "schema" in medium:
+                    fits(document, medium["schema"]["$ref"].rsplit("/", 1)[1], medium["example"])
+
+
 async def test_a_stored_span_has_every_field_that_is_described_and_no_other(
     gateway: Gateway, document: Document
 ) -> None:

@@ -30,7 +30,7 @@ async def test_all_is_well(anyone: aiohttp.ClientSession, path: str, said: str, 
 
 async def test_head_is_answered_as_get_without_the_body(gateway: Gateway) -> None:
     async with raw_client(gateway.url, "") as client:
-        for path in ("/health", "/ready", "/metrics", "/openapi.json"):
+        for path in ("/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/style.css"):
             heads = []
             for method in ("GET", "HEAD"):
                 await client.send_head(method, path)
