@@ -13,9 +13,13 @@ from pathlib import Path
 GATEWAY = [sys.executable, "-m", "gateway"]
 
 
+# What changes the defaults of the gateway, or of an SDK.
+_SETTINGS = ("OPENAI_", "OTEL_", "RESPAN_", "TRACELOOP_")
+
+
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would change the gateway's defaults."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RESPAN_"))}
+    """This process's environment without what would change the defaults of what is run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
     return {**kept, "PYTHONPATH": str(Path(__file__).parent.parent), **more}
 
 

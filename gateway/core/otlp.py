@@ -1,7 +1,7 @@
 """Spans of OpenTelemetry as spans of ours: OTLP, and the names that GenAI tracers give their attributes.
 
-The names are those of Respan's tracer, of OpenLLMetry (traceloop), of OpenTelemetry's GenAI conventions, old and new,
-and of OpenInference. What none of them names becomes metadata.
+The names are those of Respan's tracer, also under Respan's former name, of OpenLLMetry (traceloop), of OpenTelemetry's
+GenAI conventions, old and new, and of OpenInference. What none of them names becomes metadata.
 """
 
 import re
@@ -264,10 +264,13 @@ _TOOL_CALL = re.compile(r"(?:tool_calls|message\.tool_calls)\.(\d{1,6})\.(?:tool
 _PART = re.compile(r"message\.contents\.(\d{1,6})\.message_content\.(type|text)")
 _NAMES = ("gen_ai.tool.name", "gen_ai.agent.name")
 _METADATA = "respan.metadata"
+# As keywordsai-tracing begins the names that respan-tracing begins with the other.
+_FORMER, _PRESENT = "keywordsai.", "respan."
+_STREAMED = ("llm.is_streaming", "gen_ai.is_streaming", "gen_ai.request.stream")
 _PASSED_OVER = frozenset(
     {
         *("respan.environment", "respan.entity.log_parent_id", "respan.entity.log_root_id", "respan.entity.log_source"),
-        *("llm.request.type", "gen_ai.operation.name", "llm.is_streaming", "llm.embeddings.0"),
+        *("llm.request.type", "gen_ai.operation.name", "llm.embeddings.0"),
         *(
             "input.mime_type",
             "output.mime_type",
@@ -277,7 +280,7 @@ _PASSED_OVER = frozenset(
             "gen_ai.output.messages",
             "gen_ai.system_instructions",
         ),
-        *("gen_ai.request.stream", "exception.stacktrace"),
+        "exception.stacktrace",
     }
 )
 
@@ -285,6 +288,8 @@ _PASSED_OVER = frozenset(
 def raw_span(span: OtlpSpan) -> dict[str, Any]:
     """A span as the recorder takes a step of a trace."""
     left = dict(span.attributes)
+    for name in [name for name in left if name.startswith(_FORMER)]:
+        left.setdefault(_PRESENT + name.removeprefix(_FORMER), left.pop(name))
     raw: dict[str, Any] = {
         "trace_unique_id": span.trace_id,
         "span_unique_id": span.span_id,
@@ -316,7 +321,7 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
         value = _taken(left, names)
         if name not in raw and value is not None:
             raw[name] = parsed if isinstance(parsed := _parsed(value), (dict, list, str)) else value
-    if (streamed := left.get("llm.is_streaming", left.get("gen_ai.request.stream"))) is not None:
+    if (streamed := _taken(left, _STREAMED)) is not None:
         raw["stream"] = streamed not in (False, 0, "false", "False", "0", "")
     if "output" not in raw and (vector := left.get("llm.embeddings.0")) is not None:
         raw["output"] = vector
@@ -340,9 +345,10 @@ def _times(span: OtlpSpan) -> dict[str, Any]:
 
 
 def _taken(left: dict[str, Any], names: Sequence[str]) -> Any:
-    """The first of these attributes; all of them are used up."""
+    """The first of these attributes that says something; all of them are used up."""
     found = [left.pop(name) for name in names if name in left]
-    return next((value for value in found if value is not None), None)
+    # Tracers write an empty array for what was not given.
+    return next((value for value in found if value is not None and value != []), None)
 
 
 def _parsed(value: Any) -> Any:

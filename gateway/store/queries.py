@@ -146,11 +146,15 @@ def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique
 
 
 def call_under(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, parent_id: str) -> str | None:
-    """The first call of ours, by its unique_id, whose parent in a trace is this span."""
+    """The first call of ours, by its unique_id, whose parent in a trace is this span, or the request that its HTTP
+    client made under it."""
+    of_trace = (organization_id, trace_unique_id)
     row = db.execute(
-        "SELECT unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_parent_id = ?"
-        " AND is_call = 1 AND status <> 'failed' ORDER BY id LIMIT 1",
-        (organization_id, trace_unique_id, parent_id),
+        "SELECT unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND is_call = 1"
+        " AND status <> 'failed' AND (span_parent_id = ? OR span_parent_id IN ("
+        "SELECT span_unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_parent_id = ?"
+        f" AND is_call = 0 AND log_type NOT IN ({_LLM_CALLS}))) ORDER BY id LIMIT 1",
+        (*of_trace, parent_id, *of_trace, parent_id),
     ).fetchone()
     return None if row is None else str(row[0])
 
@@ -164,11 +168,15 @@ def is_call(db: sqlite3.Connection, organization_id: str, unique_id: str) -> boo
 
 
 def told_span(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, span_unique_id: str) -> int | None:
-    """The row of a span in a trace that its tracer sent, is of a model's call, and is not linked yet."""
+    """The row of a span in a trace that its tracer sent, is of a model's call, and is not linked yet: this span, or the
+    one under which an HTTP client made it."""
+    of_trace = (organization_id, trace_unique_id)
     row = db.execute(
-        "SELECT id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_unique_id = ? AND is_call = 0"
-        f" AND gateway_log_id IS NULL AND log_type IN ({_LLM_CALLS}) ORDER BY id LIMIT 1",
-        (organization_id, trace_unique_id, span_unique_id),
+        "SELECT id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND is_call = 0"
+        f" AND gateway_log_id IS NULL AND log_type IN ({_LLM_CALLS}) AND (span_unique_id = ? OR span_unique_id IN ("
+        "SELECT span_parent_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_unique_id = ?"
+        f" AND is_call = 0 AND log_type NOT IN ({_LLM_CALLS}))) ORDER BY id LIMIT 1",
+        (*of_trace, span_unique_id, *of_trace, span_unique_id),
     ).fetchone()
     return None if row is None else int(row[0])
 

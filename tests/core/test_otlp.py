@@ -68,6 +68,25 @@ PLAIN = {"span_parent_id": None, "span_name": "n", "log_method": "tracing_integr
             {"respan.gateway.log_id": "g", "llm.is_streaming": True},
             {"log_type": "workflow", "gateway_log_id": "g", "stream": True},
         ),
+        ({"gen_ai.is_streaming": True}, {"log_type": "workflow", "stream": True}),
+        ({"llm.request.reasoning_effort": []}, {"log_type": "workflow"}),
+        (
+            {"llm.request.reasoning_effort": [], "gen_ai.request.reasoning_effort": "high"},
+            {"log_type": "workflow", "reasoning_effort": "high"},
+        ),
+        (
+            {
+                "keywordsai.customer_params.customer_identifier": "u",
+                "keywordsai.entity.log_method": "python_tracing",
+                "keywordsai.metadata.plan": "pro",
+            },
+            {
+                "log_type": "workflow",
+                "customer_identifier": "u",
+                "log_method": "python_tracing",
+                "metadata": {"plan": "pro"},
+            },
+        ),
         ({"prompt_tokens": True}, {"log_type": "workflow"}),
     ],
 )

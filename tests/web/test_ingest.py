@@ -153,6 +153,22 @@ async def test_it_is_so_too_where_the_span_comes_first(gateway: Gateway) -> None
     assert await summary(gateway) == (1, logged["prompt_tokens"])
 
 
+@pytest.mark.parametrize("call_comes_first", [True, False])
+async def test_it_is_so_too_where_an_http_client_s_span_stands_between(
+    gateway: Gateway, call_comes_first: bool
+) -> None:
+    spans = otlp({**span(PARENT), "parentSpanId": SPAN}, span(**OF_CLIENT))
+    if call_comes_first:
+        logged = await call(gateway)
+        await send(gateway, "/v1/traces", spans)
+    else:
+        await send(gateway, "/v1/traces", spans)
+        logged = await call(gateway)
+    found = await trace(gateway)
+    assert (found["span_count"], found["llm_call_count"]) == (3, 1)
+    assert await summary(gateway) == (2, logged["prompt_tokens"])
+
+
 async def test_a_span_that_names_its_call_is_counted_once(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     logged = await gateway.span_of("/v1/chat/completions", json={"model": "m", "messages": []})
     before = await summary(gateway)
