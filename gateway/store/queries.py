@@ -147,13 +147,13 @@ def update_counts(db: sqlite3.Connection, seq: int, organization_id: str, unique
 
 def call_under(db: sqlite3.Connection, organization_id: str, trace_unique_id: str, parent_id: str) -> str | None:
     """The first call of ours, by its unique_id, whose parent in a trace is this span, or the request that its HTTP
-    client made under it."""
+    client made under it (a `task`, as any span is that says nothing of itself)."""
     of_trace = (organization_id, trace_unique_id)
     row = db.execute(
         "SELECT unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND is_call = 1"
         " AND status <> 'failed' AND (span_parent_id = ? OR span_parent_id IN ("
         "SELECT span_unique_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_parent_id = ?"
-        f" AND is_call = 0 AND log_type NOT IN ({_LLM_CALLS}))) ORDER BY id LIMIT 1",
+        " AND is_call = 0 AND log_type = 'task')) ORDER BY id LIMIT 1",
         (*of_trace, parent_id, *of_trace, parent_id),
     ).fetchone()
     return None if row is None else str(row[0])
@@ -175,7 +175,7 @@ def told_span(db: sqlite3.Connection, organization_id: str, trace_unique_id: str
         "SELECT id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND is_call = 0"
         f" AND gateway_log_id IS NULL AND log_type IN ({_LLM_CALLS}) AND (span_unique_id = ? OR span_unique_id IN ("
         "SELECT span_parent_id FROM span WHERE organization_id = ? AND trace_unique_id = ? AND span_unique_id = ?"
-        f" AND is_call = 0 AND log_type NOT IN ({_LLM_CALLS}))) ORDER BY id LIMIT 1",
+        " AND is_call = 0 AND log_type = 'task')) ORDER BY id LIMIT 1",
         (*of_trace, span_unique_id, *of_trace, span_unique_id),
     ).fetchone()
     return None if row is None else int(row[0])

@@ -169,6 +169,13 @@ async def test_it_is_so_too_where_an_http_client_s_span_stands_between(
     assert await summary(gateway) == (2, logged["prompt_tokens"])
 
 
+async def test_a_tool_that_makes_a_call_of_its_own_stands_between_as_well(gateway: Gateway) -> None:
+    tool = {**span(PARENT, **{"traceloop.span.kind": "tool"}), "parentSpanId": SPAN}
+    await send(gateway, "/v1/traces", otlp(tool, span(**OF_CLIENT)))
+    await call(gateway)
+    assert (await trace(gateway))["llm_call_count"] == 2
+
+
 async def test_a_span_that_names_its_call_is_counted_once(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     logged = await gateway.span_of("/v1/chat/completions", json={"model": "m", "messages": []})
     before = await summary(gateway)
