@@ -43,6 +43,7 @@ from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
+from gateway.web.series import SeriesHandlers
 from gateway.web.server import serving
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
@@ -240,6 +241,7 @@ async def opened(
         routes = table(
             SpanHandlers(recorder, store),
             ListHandlers(store),
+            SeriesHandlers(store, clock),
             TraceHandlers(store),
             UserHandlers(store, clock),
             IngestHandlers(recorder),

@@ -68,7 +68,9 @@ def _identifier(value: str) -> str:
     return value
 
 
-RESERVED_IDS = frozenset({"list", "audit", "summary", "bulk", "create", "groups", "batch-update", "batch/create"})
+RESERVED_IDS = frozenset(
+    {"list", "audit", "summary", "bulk", "create", "groups", "series", "batch-update", "batch/create"}
+)
 
 Text = Annotated[str, Field(strict=True)]
 Truth = Annotated[bool, accepted.TRUTH]

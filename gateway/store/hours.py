@@ -4,9 +4,11 @@ The table `span_hour` says which hours have spans, and of which the sums in `hou
 in the transaction that changes a span, whoever changes it; a sum that is asked for reads the spans of all other hours.
 """
 
+import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,23 +26,26 @@ DIMENSIONS = (
     *("environment", "model", "log_type", "status", "upstream", "provider_id"),
     *("organization_key_id", "organization_key_name"),
 )
-_AVERAGES = ("latency", "tokens_per_second", "time_to_first_token")
+# Of these there are averages and percentiles.
+MEASURES = ("latency", "tokens_per_second", "time_to_first_token")
 _NUMBERS = (
     *("spans", "failed", "with_cost", "cost_high", "cost_low", "total_high", "total_low", "prompt_high"),
     *("prompt_low", "completion_high", "completion_low"),
-    *(f"{name}_{part}" for name in _AVERAGES for part in ("sum", "count")),
+    *(f"{name}_{part}" for name in MEASURES for part in ("sum", "count")),
 )
-_COLUMNS = (*DIMENSIONS, *_NUMBERS, "newest")
+_COLUMNS = (*DIMENSIONS, *_NUMBERS, "newest", *(f"{name}_spread" for name in MEASURES))
 # Sums of rows of `span`, and sums of such sums.
 OF_SPANS = ", ".join(
     (
         *("count(*) AS spans", "sum(status = 'failed') AS failed", "count(cost_picos) AS with_cost"),
         *(summed("cost_picos", "cost"), summed(TOTAL_TOKENS, "total"), summed("prompt_tokens", "prompt")),
         summed("completion_tokens", "completion"),
-        *(f"sum({name}) AS {name}_sum, count({name}) AS {name}_count" for name in _AVERAGES),
+        *(f"sum({name}) AS {name}_sum, count({name}) AS {name}_count" for name in MEASURES),
         "max(timestamp) AS newest",
     )
 )
+# A measured value, to two digits: so few are different that each can be counted.
+VALUE = "printf('%.1e', {})"
 OF_SUMS = ", ".join((*(f"sum({name}) AS {name}" for name in _NUMBERS), "max(newest) AS newest"))
 
 # An hour is summed once it has been over for so long: late counts come in the first seconds.
@@ -76,17 +81,10 @@ def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator
     # Who changes a span of that hour, or sums it up too, takes the claim away: then the sums are not kept.
     claim = secrets.randbelow(2**62) + _STANDS + 1
     db.execute("UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ?", (claim, *key))
-    sums: dict[tuple[Any, ...], list[Any]] = {}
+    sums: defaultdict[_Dimensions, _Hour] = defaultdict(_Hour)
     for part in range(_PARTS):
         minute = f"{hour}:{part:02}"
-        rows = db.execute(
-            f"SELECT {', '.join(DIMENSIONS)}, {OF_SPANS} FROM span WHERE organization_id = ? AND timestamp >= ?"
-            f" AND timestamp < ? AND {ONCE} GROUP BY {', '.join(DIMENSIONS)}",
-            (organization_id, minute, f"{minute};"),
-        ).fetchall()
-        for row in rows:
-            _add(sums.setdefault(tuple(row[name] for name in DIMENSIONS), [None] * (len(_NUMBERS) + 1)), row)
-        if rows:
+        if _add_part(db, sums, (organization_id, minute, f"{minute};")):
             yield hour
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -99,7 +97,7 @@ def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator
             db.executemany(
                 f"INSERT INTO hourly_sum (organization_id, hour, {', '.join(_COLUMNS)})"
                 f" VALUES ({', '.join('?' * (2 + len(_COLUMNS)))})",
-                [(*key, *dimensions, *numbers) for dimensions, numbers in sums.items()],
+                [(*key, *dimensions, *summed.values()) for dimensions, summed in sums.items()],
             )
         db.execute("COMMIT")
     except BaseException:
@@ -107,11 +105,46 @@ def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator
         raise
 
 
-def _add(sums: list[Any], row: sqlite3.Row) -> None:
-    for place, name in enumerate(_NUMBERS):
-        if row[name] is not None:
-            sums[place] = row[name] + (sums[place] or 0)
-    sums[-1] = max(row["newest"], sums[-1] or "")
+_Dimensions = tuple[str | None, ...]
+
+
+class _Hour:
+    """The sums of an hour, for one combination of dimensions, as far as they are made."""
+
+    def __init__(self) -> None:
+        self._numbers: list[Any] = [None] * len(_NUMBERS)
+        self._newest = ""
+        self.spreads: Mapping[str, Counter[str]] = {name: Counter() for name in MEASURES}
+
+    def add(self, row: sqlite3.Row) -> None:
+        """Adds the sums of a part."""
+        for place, name in enumerate(_NUMBERS):
+            if row[name] is not None:
+                self._numbers[place] = row[name] + (self._numbers[place] or 0)
+        self._newest = max(self._newest, row["newest"])
+
+    def values(self) -> tuple[Any, ...]:
+        """Of the columns of `hourly_sum`, behind the dimensions."""
+        spreads = (json.dumps(spread) if spread else None for spread in self.spreads.values())
+        return (*self._numbers, self._newest, *spreads)
+
+
+def _add_part(db: sqlite3.Connection, sums: defaultdict[_Dimensions, _Hour], part: tuple[str, str, str]) -> bool:
+    """Adds the spans of a part: of an organization, from a time on, up to another. Whether there are any."""
+    dimensions = ", ".join(DIMENSIONS)
+    scope = f"FROM span WHERE organization_id = ? AND timestamp >= ? AND timestamp < ? AND {ONCE}"
+    rows = db.execute(f"SELECT {dimensions}, {OF_SPANS} {scope} GROUP BY {dimensions}", part).fetchall()
+    for row in rows:
+        sums[tuple(row[name] for name in DIMENSIONS)].add(row)
+    for measure in MEASURES if rows else ():
+        found = db.execute(
+            f"SELECT {dimensions}, {VALUE.format(measure)} AS value, count(*) {scope} AND {measure} IS NOT NULL"
+            f" GROUP BY {dimensions}, value",
+            part,
+        )
+        for *key, value, number in found:
+            sums[tuple(key)].spreads[measure][value] += number
+    return bool(rows)
 
 
 class Within(NamedTuple):
@@ -161,24 +194,72 @@ def _every(of: Iterator[Sql]) -> Sql:
     return Sql(" AND ".join(part.text for part in parts) or "1", tuple(one for part in parts for one in part.values))
 
 
-def summed_up(organization_id: str, asked: Within, where: Sql, key: str, named: Sql) -> Sql:
-    """Sums by a key: of whole hours whose sums stand, and of the spans of all others. `where`: which spans;
-    `named`: whose key counts."""
-    stands = f"(summed = {_STANDS} AND {asked.whole.text})"
-    sums = Sql(
-        f"SELECT {key} AS key, {OF_SUMS} FROM hourly_sum WHERE organization_id = ? AND hour IN"
-        f" (SELECT hour FROM span_hour WHERE organization_id = ? AND {stands} AND {asked.near.text})"
-        f" AND {asked.sums.text} AND {named.text} GROUP BY key",
+class Key(NamedTuple):
+    """By what sums are grouped: a name for it, and what it is of a row of `hourly_sum`, if anything, and of `span`."""
+
+    name: str
+    of_hours: str | None
+    of_spans: str
+
+
+def summed_up(organization_id: str, asked: Within, where: Sql, keys: Sequence[Key], named: Sql) -> Sql:
+    """Sums by keys: of whole hours whose sums stand, and of the spans of all others. `where`: which spans; `named`:
+    whose keys count."""
+    hours = _of_hours(organization_id, asked, named)
+    spans = _of_spans(organization_id, asked, where, named)
+    by = grouped([key.name for key in keys])
+    names = "".join(f"{key.name}, " for key in keys)
+    return Sql(
+        f"SELECT {names}{OF_SUMS} FROM ("
+        f"SELECT {shown(keys, of_hours=True)}{OF_SUMS} FROM hourly_sum WHERE {hours.text}{by} UNION ALL"
+        f" SELECT {shown(keys)}{OF_SPANS} FROM span_hour AS h CROSS JOIN span {spans.text}{by}){by}",
+        (*hours.values, *spans.values),
+    )
+
+
+def spread_out(organization_id: str, asked: Within, where: Sql, keys: Sequence[Key], named: Sql, measure: str) -> Sql:
+    """How often (`number`) each value of a measure (`measured`) came, by keys, in the same."""
+    hours = _of_hours(organization_id, asked, named)
+    spans = _of_spans(organization_id, asked, where, named)
+    by = grouped([*(key.name for key in keys), "measured"])
+    names = "".join(f"{key.name}, " for key in keys)
+    return Sql(
+        f"SELECT {names}measured, sum(number) AS number FROM ("
+        f"SELECT {shown(keys, of_hours=True)}each.key AS measured, sum(each.value) AS number"
+        f" FROM hourly_sum, json_each({measure}_spread) AS each WHERE {hours.text}{by}"
+        f" UNION ALL SELECT {shown(keys)}{VALUE.format(measure)} AS measured, count(*) AS number"
+        f" FROM span_hour AS h CROSS JOIN span {spans.text} AND {measure} IS NOT NULL{by}){by}",
+        (*hours.values, *spans.values),
+    )
+
+
+def shown(keys: Sequence[Key], *, of_hours: bool = False) -> str:
+    """The keys, in front of what else is selected."""
+    return "".join(f"{key.of_hours if of_hours else key.of_spans} AS {key.name}, " for key in keys)
+
+
+def grouped(names: Sequence[str]) -> str:
+    """What a SELECT ends in that is grouped by these, if by any."""
+    return f" GROUP BY {', '.join(names)}" if names else ""
+
+
+def _of_hours(organization_id: str, asked: Within, named: Sql) -> Sql:
+    return Sql(
+        f"organization_id = ? AND hour IN (SELECT hour FROM span_hour WHERE organization_id = ? AND {_stands(asked)}"
+        f" AND {asked.near.text}) AND {asked.sums.text} AND {named.text}",
         (organization_id, organization_id, *asked.whole.values, *asked.near.values, *asked.sums.values),
     )
+
+
+def _of_spans(organization_id: str, asked: Within, where: Sql, named: Sql) -> Sql:
     # In this order, by the index of times.
-    spans = Sql(
-        f"SELECT {key} AS key, {OF_SPANS} FROM span_hour AS h CROSS JOIN span ON span.organization_id = ?"
-        " AND timestamp >= hour AND timestamp < hour || ';'"
-        f" WHERE h.organization_id = ? AND NOT {stands} AND {asked.near.text}"
-        f" AND {ONCE} AND {where.text} AND {named.text} GROUP BY key",
+    return Sql(
+        "ON span.organization_id = ? AND timestamp >= hour AND timestamp < hour || ';'"
+        f" WHERE h.organization_id = ? AND NOT {_stands(asked)} AND {asked.near.text} AND {ONCE} AND {where.text}"
+        f" AND {named.text}",
         (organization_id, organization_id, *asked.whole.values, *asked.near.values, *where.values),
     )
-    return Sql(
-        f"SELECT key, {OF_SUMS} FROM ({sums.text} UNION ALL {spans.text}) GROUP BY key", (*sums.values, *spans.values)
-    )
+
+
+def _stands(asked: Within) -> str:
+    return f"(summed = {_STANDS} AND {asked.whole.text})"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +26,11 @@ from gateway.core.span import Span
 from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
-from gateway.store import boots, conditions, lists, losses, queries, rows, sqlite, sums, threads, traces, users
+from gateway.store import boots, conditions, lists, losses, queries, rows, series, sqlite, sums, threads, traces, users
 from gateway.store.batch import Batch, Write
 from gateway.store.prune import deleted
 from gateway.store.queries import Entry
+from gateway.store.series import Point
 from gateway.store.sums import Sums
 from gateway.store.traces import Trace
 from gateway.store.writer import Writer
@@ -364,6 +365,20 @@ class Store:
         return await self._read(
             lambda db: sums.groups(db, organization_id, which, field, by, limit=limit, offset=offset)
         )
+
+    async def extent(self, organization_id: str) -> tuple[datetime, datetime] | None:
+        """From the hour in which the first span ended up to the end of that of the last; None without spans."""
+        hours = await self._read(lambda db: series.extent(db, organization_id))
+        if hours is None:
+            return None
+        first, last = (datetime.fromisoformat(f"{hour}:00:00+00:00") for hour in hours)
+        return first, last + timedelta(hours=1)
+
+    async def series(
+        self, organization_id: str, which: Filter, step_s: int, field: str | None, *, groups_at_most: int
+    ) -> tuple[list[Point], int]:
+        """Sums over time: points of so many seconds each, see `series.series`."""
+        return await self._read(lambda db: series.series(db, organization_id, which, step_s, field, groups_at_most))
 
     async def traces(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Trace]:
         """Traces in an order of `traces.SORTS`."""

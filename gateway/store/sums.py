@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.filters import Filter
@@ -10,7 +10,7 @@ from gateway.core.walk import Order
 from gateway.store import conditions, hours
 from gateway.store.arithmetic import ONCE, of_halves, whole
 from gateway.store.conditions import Sql
-from gateway.store.hours import OF_SPANS, OF_SUMS
+from gateway.store.hours import OF_SPANS, Key
 
 # An average beyond that is no number of JSON.
 _LARGEST = sys.float_info.max
@@ -35,8 +35,8 @@ class Sums(NamedTuple):
 
 def sums(db: sqlite3.Connection, organization_id: str, which: Filter) -> Sums:
     """Over all of these spans of an organization."""
-    source = _source(organization_id, which, "NULL")
-    return _sums(db.execute(f"SELECT {OF_SUMS} FROM ({source.text})", source.values).fetchone())
+    source = Source(organization_id, which, ()).sums()
+    return as_sums(db.execute(source.text, source.values).fetchone())
 
 
 # By what groups can be sorted, in terms of the sums.
@@ -71,34 +71,63 @@ def groups(
 ) -> list[tuple[Any, Sums]]:
     """Sums by a field; spans that have none are in no group. `by`: of GROUP_SORTS."""
     direction = "DESC" if by.descending else "ASC"
-    source = _source(organization_id, which, field)
+    source = Source(organization_id, which, (field_key(field),)).sums()
     found = db.execute(
         f"SELECT * FROM ({source.text}) ORDER BY {GROUP_SORTS[by.field]} {direction} NULLS LAST, key LIMIT ? OFFSET ?",
         (*source.values, limit, offset),
     )
-    return [(row["key"], _sums(row)) for row in found]
+    return [(row["key"], as_sums(row)) for row in found]
 
 
-def _source(organization_id: str, which: Filter, field: str) -> Sql:
-    """Rows of sums by a field, `key`: of whole hours and of what is in none, or of the spans alone."""
-    key = conditions.named(field)
-    named = Sql("1") if key == "NULL" else Sql(f"{key} <> ''")
-    where = conditions.of_spans(which)
-    within = hours.within(which) if field in (*hours.DIMENSIONS, "NULL") else None
-    if within is None:
-        return Sql(
-            f"SELECT {key} AS key, {OF_SPANS} FROM span WHERE organization_id = ? AND {ONCE} AND {where.text}"
-            f" AND {named.text} GROUP BY key",
-            (organization_id, *where.values),
+def field_key(field: str) -> Key:
+    """A field as what sums are grouped by; `key` in the rows."""
+    expression = conditions.named(field)
+    return Key("key", expression if field in hours.DIMENSIONS else None, expression)
+
+
+class Source:
+    """Sums of these spans by keys: of whole hours and of what is in none, or of the spans alone. Spans that have none
+    of a `key` are in no group."""
+
+    def __init__(self, organization_id: str, which: Filter, keys: Sequence[Key]) -> None:
+        self._organization_id = organization_id
+        self._keys = keys
+        self._where = conditions.of_spans(which)
+        self._within = hours.within(which) if all(key.of_hours is not None for key in keys) else None
+        self._named = Sql(" AND ".join(f"{key.of_spans} <> ''" for key in keys if key.name == "key") or "1")
+
+    def sums(self) -> Sql:
+        """A row of sums for each key; one row where there are no keys."""
+        if self._within is not None:
+            return hours.summed_up(self._organization_id, self._within, self._where, self._keys, self._named)
+        return self._of_spans(OF_SPANS, [key.name for key in self._keys])
+
+    def spread(self, measure: str) -> Sql:
+        """How often (`number`) each value of a measure (`measured`) came, by keys."""
+        if self._within is not None:
+            of = (self._organization_id, self._within, self._where, self._keys, self._named)
+            return hours.spread_out(*of, measure)
+        found = self._of_spans(
+            f"{hours.VALUE.format(measure)} AS measured, count({measure}) AS number",
+            [*(key.name for key in self._keys), "measured"],
         )
-    return hours.summed_up(organization_id, within, where, key, named)
+        return Sql(f"SELECT * FROM ({found.text}) WHERE number > 0", found.values)
+
+    def _of_spans(self, shown: str, by: Sequence[str]) -> Sql:
+        return Sql(
+            f"SELECT {hours.shown(self._keys)}{shown} FROM span WHERE organization_id = ? AND {ONCE}"
+            f" AND {self._where.text} AND {self._named.text}{hours.grouped(by)}",
+            (self._organization_id, *self._where.values),
+        )
 
 
 def _whole(row: sqlite3.Row, name: str) -> int:
     return whole(row[f"{name}_high"], row[f"{name}_low"])
 
 
-def _sums(row: sqlite3.Row) -> Sums:
+def as_sums(row: sqlite3.Row) -> Sums:
+    """A row of such a source."""
+
     def average(name: str) -> float | None:
         total, number = row[f"{name}_sum"], row[f"{name}_count"]
         return max(-_LARGEST, min(total / number, _LARGEST)) if number and total is not None else None

@@ -25,7 +25,8 @@ _ROOT_KEY = (
 
 
 def _seconds(column: str) -> str:
-    return f"CAST(strftime('%s', {column}) AS INTEGER) + CAST(substr({column}, 21, 6) AS INTEGER) / 1e6"
+    # The fraction by itself: SQLite would round it.
+    return f"CAST(strftime('%s', substr({column}, 1, 19)) AS INTEGER) + CAST(substr({column}, 21, 6) AS INTEGER) / 1e6"
 
 
 def _once(expression: str) -> str:

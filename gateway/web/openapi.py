@@ -23,6 +23,7 @@ from gateway.web.lists import GROUPS
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import is_openai_route, json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
+from gateway.web.series import AUTO, GROUPS_SHOWN, GROUPS_SHOWN_AT_MOST, INTERVALS, SERIES_GROUPS
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 from gateway.web.traces import DELETED_AT_MOST
 
@@ -251,6 +252,8 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("POST", "/api/request-logs/summary/"): _summary(with_filters=True),
         ("GET", "/api/request-logs/groups/"): _groups(),
         ("POST", "/api/request-logs/groups/"): _groups(with_filters=True),
+        ("GET", "/api/request-logs/series/"): _series(),
+        ("POST", "/api/request-logs/series/"): _series(with_filters=True),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("POST", "/api/request-logs/batch/create/"): _create_batch(),
         ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
@@ -421,6 +424,18 @@ def _groups(*, with_filters: bool = False) -> Schema:
     }
     found = _answer("A page of groups.", ref("schemas", "Groups"))
     return _question("Sums and averages by what spans have in common", parameters, found, with_filters=with_filters)
+
+
+def _series(*, with_filters: bool = False) -> Schema:
+    parameters = {
+        "interval": {"enum": [AUTO, *INTERVALS], "default": AUTO},
+        "group_by": {"enum": list(SERIES_GROUPS)},
+        "limit": _WHOLE
+        | {"default": GROUPS_SHOWN, "description": f"How many groups; above {GROUPS_SHOWN_AT_MOST} is that."},
+        **_RANGE,
+    }
+    found = _answer("Points in the order of time; those without spans are left out.", ref("schemas", "Series"))
+    return _question("Sums and percentiles over time", parameters, found, with_filters=with_filters)
 
 
 _WHOLE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}

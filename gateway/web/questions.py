@@ -91,11 +91,15 @@ def time_in(request: web.Request, name: str) -> datetime | None:
         raise MalformedBody(f"{name}: must be an ISO 8601 time.") from None
 
 
+def number_in(request: web.Request, name: str, default: int) -> int:
+    """A whole number above 0 in the query. Raises MalformedBody."""
+    return _positive(request.query.get(name) or str(default), name)
+
+
 def page_asked(request: web.Request) -> tuple[int, int]:
     """Which page, and how many rows it has. Raises MalformedBody."""
-    query = request.query
-    size = min(_positive(query.get("page_size") or str(PAGE_SIZE), "page_size"), PAGE_SIZE_AT_MOST)
-    return _positive(query.get("page") or "1", "page"), size
+    size = min(number_in(request, "page_size", PAGE_SIZE), PAGE_SIZE_AT_MOST)
+    return number_in(request, "page", 1), size
 
 
 def _positive(text: str, name: str) -> int:

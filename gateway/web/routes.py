@@ -16,6 +16,7 @@ from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.relay import RelayHandlers
+from gateway.web.series import SeriesHandlers
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 from gateway.web.traces import TraceHandlers
@@ -48,6 +49,7 @@ class Open:
 def table(
     spans: SpanHandlers,
     lists: ListHandlers,
+    series: SeriesHandlers,
     traces: TraceHandlers,
     users: UserHandlers,
     ingest: IngestHandlers,
@@ -71,6 +73,7 @@ def table(
         *_asked("/api/request-logs/list", lists.list),
         *_asked("/api/request-logs/summary", lists.summary),
         *_asked("/api/request-logs/groups", lists.groups),
+        *_asked("/api/request-logs/series", series.series),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
         Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),

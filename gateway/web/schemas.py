@@ -18,7 +18,9 @@ from gateway.core.filters import (
 )
 from gateway.core.reading import ALWAYS_NULL
 from gateway.core.span import Span
+from gateway.core.spread import Percentiles
 from gateway.recorder import EDITABLE
+from gateway.store.hours import MEASURES
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 from gateway.web.users import Told
 
@@ -90,6 +92,15 @@ def schemas() -> Schema:
             }
         ),
         "Groups": _page(_group()),
+        "Series": members(
+            {
+                **dict.fromkeys(("interval", "group_by"), _nullable(_TEXT)),
+                **dict.fromkeys(("start_time", "end_time"), _TIME),
+                "interval_seconds": _INTEGER,
+                "requests_left_out": _COUNT | {"description": "Those of groups that are not shown, or of none."},
+                "results": {"type": "array", "items": _point()},
+            }
+        ),
         "Bulk": members(
             {
                 "logs": {
@@ -277,6 +288,19 @@ def _group() -> Schema:
                 ),
                 _NUMBER,
             ),
+        }
+    )
+
+
+def _point() -> Schema:
+    shares = members(dict.fromkeys(Percentiles._fields, _nullable(_NUMBER)))
+    return members(
+        {
+            "time": _TIME | {"description": "Where its interval begins."},
+            **dict.fromkeys(("number_of_requests", "error_count"), _COUNT),
+            "total_cost": _NUMBER,
+            **dict.fromkeys(_TOKENS, _INTEGER),
+            **dict.fromkeys(MEASURES, shares | {"description": "To two digits."}),
         }
     )
 

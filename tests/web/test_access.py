@@ -105,6 +105,8 @@ ANSWERS = {
     ("POST", "/api/request-logs/summary"): 200,
     ("GET", "/api/request-logs/groups"): 200,
     ("POST", "/api/request-logs/groups"): 200,
+    ("GET", "/api/request-logs/series"): 200,
+    ("POST", "/api/request-logs/series"): 200,
     ("GET", "/api/request-logs/audit"): 200,
     ("POST", "/api/request-logs/batch/create"): 201,
     ("PATCH", "/api/request-logs/batch-update"): 200,

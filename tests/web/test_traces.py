@@ -44,6 +44,16 @@ async def ids(gateway: Gateway, query: str = "", **kwargs: Any) -> list[str]:
     return [trace["id"] for trace in page["results"]]
 
 
+async def test_the_order_of_durations_is_exact(gateway: Gateway) -> None:
+    ends = {"short": "00.2", "shorter": "00.1", "shortest": "00.000001"}
+    for trace, end in ends.items():
+        start, end = "2026-01-02T11:59:59.9999Z", f"2026-01-02T12:00:{end}Z"
+        await gateway.post({"model": "m", "trace_unique_id": trace, "start_time": start, "timestamp": end})
+    assert await ids(gateway, "?sort_by=duration") == ["shortest", "shorter", "short"]
+    within = {"filters": {"duration": {"operator": "gte", "value": [0.1]}}}
+    assert await ids(gateway, json=within) == ["short", "shorter"]
+
+
 async def test_a_trace_and_its_tree(filled: Gateway) -> None:
     status, trace = await ask(filled, "t/1")
     assert status == 200
