@@ -19,6 +19,12 @@ from tests.store.test_store import call, settled
 AGE = timedelta(days=30)
 
 
+@pytest.fixture(autouse=True)
+def whole_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(pruning, "_SLICE_S", 1e9)
+
+
 async def filled(path: Path, spans: int = 450, size: int = 3000) -> Store:
     """A span each hour from NOON on."""
     store = Store(path, synchronous="off", queue_bytes=2**26)
@@ -54,6 +60,35 @@ async def test_what_is_too_old_goes_slice_by_slice(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM tombstone").fetchone()[0] == 0
     assert list(prune(path, Keep(age=AGE), later(429))) == []
     await store.close()
+
+
+async def test_large_spans_go_in_small_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "_SLICE_S", 0)
+    path = tmp_path / "spans.db"
+    store = await filled(path, 3)
+    assert [step for step in prune(path, Keep(age=AGE), later(100)) if step] == [1, 1, 1]
+    await store.close()
+
+
+async def test_space_is_given_back_many_pages_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path)
+    steps = list(prune(path, Keep(age=AGE), later(1000)))
+    assert 0 < steps.count(0) < 10
+    with closing(sqlite.connect_reader(path)) as db:
+        assert db.execute("PRAGMA freelist_count").fetchone()[0] == 0
+    await store.close()
+
+
+async def test_what_goes_is_not_written_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path, 1, size=8_000_000)
+    await store.close()
+    assert not path.with_name("spans.db-wal").exists()
+    steps = prune(path, Keep(age=AGE), later(1000))
+    assert next(steps) == 1
+    assert path.with_name("spans.db-wal").stat().st_size < 1_000_000
+    steps.close()
 
 
 async def test_the_oldest_go_until_the_rest_fits_and_the_file_gets_smaller(tmp_path: Path) -> None:
