@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.core import audit
 from gateway.core.reading import stored_time
@@ -83,6 +85,24 @@ def number(path: Path, keep: Keep, now: datetime) -> int:
         return int(row[0])
 
 
+class Forecast(NamedTuple):
+    """How many spans a prune would delete, and about how many bytes of the file they take: by their share of all."""
+
+    spans: int
+    size: int
+
+
+def forecast(path: Path, keep: Keep, now: datetime) -> Forecast:
+    """What a prune would delete; nothing is. Raises sqlite3.Error."""
+    too_old = number(path, keep, now)
+    with closing(sqlite.connect_reader(path)) as db:
+        (spans,) = db.execute("SELECT count(*) FROM span WHERE is_open = 0").fetchone()
+        bytes_each = used(db) / max(1, spans)
+        excess = 0.0 if keep.size is None else used(db) - keep.size
+    found = min(spans, max(too_old, math.ceil(excess / max(1, bytes_each))))
+    return Forecast(found, round(found * bytes_each))
+
+
 def deleted(removed: Removed) -> Entry:
     """The line of the ledger for a span that was deleted."""
     name = audit.DELETED_CALLS if removed.of_call else audit.DELETED_POSTS
@@ -92,16 +112,17 @@ def deleted(removed: Removed) -> Entry:
 def _slice(db: sqlite3.Connection, before: str | None, size: int | None) -> int:
     db.execute("BEGIN IMMEDIATE")
     try:
-        until, number_now = time.monotonic() + _SLICE_S, 0
-        for number_now, row_id in enumerate(_too_old(db, before) or _too_many(db, size), 1):
+        until, deleted_now = time.monotonic() + _SLICE_S, 0
+        for row_id in _too_old(db, before) or _too_many(db, size):
             queries.add_to_ledger(db, {deleted(queries.remove_span(db, row_id)): 1})
+            deleted_now += 1
             if time.monotonic() > until:
                 break
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    return number_now
+    return deleted_now
 
 
 def _too_old(db: sqlite3.Connection, before: str | None) -> Sequence[int]:

@@ -11,7 +11,7 @@ from gateway.core.filters import Every
 from gateway.core.walk import NEWEST_FIRST
 from gateway.store import prune as pruning
 from gateway.store import sqlite
-from gateway.store.prune import Keep, number, prune, prune_now_and_then, used
+from gateway.store.prune import Forecast, Keep, forecast, number, prune, prune_now_and_then, used
 from gateway.store.store import Store, audits
 from tests.store.spans import NOON, draft, open_call
 from tests.store.test_store import call, settled
@@ -105,6 +105,30 @@ async def test_the_oldest_go_until_the_rest_fits_and_the_file_gets_smaller(tmp_p
     kept = await ids(store)
     assert kept[0] == "899" and kept == sorted(kept, key=int, reverse=True)
     await store.close()
+
+
+async def test_what_would_go(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path, 900)
+    with closing(sqlite.connect_reader(path)) as db:
+        whole = used(db)
+    for keep, expected in (
+        (Keep(age=AGE), 430),
+        (Keep(size=whole // 2), 450),
+        (Keep(age=AGE, size=whole // 2), 450),
+        (Keep(age=AGE, size=whole), 430),
+        (Keep(size=1), 900),
+    ):
+        found = forecast(path, keep, later(429))
+        assert abs(found.spans - expected) <= 1 and abs(found.size - whole * expected / 900) <= whole / 900 + 1
+    assert len(await ids(store)) == 900
+    await store.close()
+
+
+async def test_nothing_would_go_where_there_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    await (await filled(path, 0)).close()
+    assert forecast(path, Keep(age=AGE, size=1), NOON) == Forecast(0, 0)
 
 
 async def test_a_file_of_before_is_pruned_too(tmp_path: Path) -> None:
