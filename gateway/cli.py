@@ -184,6 +184,7 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
     _add_config(prune)
     prune.add_argument("--older-than", type=_age, metavar="AGE", help="spans older than that: 12h, 30d, 8w")
     prune.add_argument("--max-size", type=_size, metavar="SIZE", help="the oldest, while the file holds more: 10GB")
+    prune.add_argument("--dry-run", action="store_true", help="say how many and about how much; delete nothing")
     prune.set_defaults(command=_prune)
 
 
@@ -394,7 +395,7 @@ def _prune(options: argparse.Namespace) -> int:
     keep = Keep(options.older_than, options.max_size)
     if keep == Keep():
         keep = kept(store.prune_older_than, store.prune_max_size)
-    return pruning.run(store.path, keep)
+    return pruning.run(store.path, keep, dry=options.dry_run)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -34,6 +34,16 @@ async def test_the_command(gateway: Gateway) -> None:
     assert told.startswith("There is no database") and not Path(gateway.path.parent / "none.db").exists()
 
 
+async def test_what_would_be_deleted(gateway: Gateway) -> None:
+    await filled(gateway)
+    configure(gateway)
+    _, told = await run(gateway, "prune", "--older-than", "30d", "--dry-run")
+    assert told.startswith("1 spans would be deleted, about 0.") and told.endswith("Nothing was deleted.\n")
+    _, told = await run(gateway, "prune", "--max-size", "1MB", "--dry-run")
+    assert told.startswith("About 0 spans would be deleted, about 0.0 MB of the ")
+    assert len(await gateway.spans()) == 2
+
+
 async def test_a_gateway_prunes_by_itself(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(store='prune_older_than = "52w"')
     await gateway.post({"model": "m", "unique_id": "old", "timestamp": "2020-01-01T00:00:00Z"})

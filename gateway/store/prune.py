@@ -1,12 +1,15 @@
 """Old spans are deleted, slice by slice: each is a transaction of some milliseconds, and calls go on between them."""
 
 import logging
+import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.core import audit
 from gateway.core.reading import stored_time
@@ -16,6 +19,8 @@ from gateway.store.queries import Entry, Removed
 log = logging.getLogger(__name__)
 
 _SLICE = 200
+# After so long a slice ends, whatever is left of it: calls wait for its end, and large spans take long to delete.
+_SLICE_S = 0.05
 # Pages given back to the file system in one go.
 _PAGES = 250
 _INCREMENTAL = 2
@@ -57,6 +62,10 @@ def prune(path: Path, keep: Keep, now: datetime) -> Iterator[int]:
     before = None if keep.age is None else stored_time(now - keep.age)
     with closing(sqlite.connect(path)) as db:
         db.execute("PRAGMA foreign_keys = ON")
+        # What power loss takes of it is deleted again; and no call is to wait for the disk.
+        db.execute("PRAGMA synchronous = NORMAL")
+        # Some builds of SQLite write zeros over all that is deleted, and calls wait for that too. These pages go.
+        db.execute("PRAGMA secure_delete = FAST").fetchall()
         while deleted_now := _slice(db, before, keep.size):
             yield deleted_now
         while _gives_back(db):
@@ -74,6 +83,24 @@ def number(path: Path, keep: Keep, now: datetime) -> int:
         return int(row[0])
 
 
+class Forecast(NamedTuple):
+    """How many spans a prune would delete, and about how many bytes of the file they take: by their share of all."""
+
+    spans: int
+    size: int
+
+
+def forecast(path: Path, keep: Keep, now: datetime) -> Forecast:
+    """What a prune would delete; nothing is. Raises sqlite3.Error."""
+    too_old = number(path, keep, now)
+    with closing(sqlite.connect_reader(path)) as db:
+        (spans,) = db.execute("SELECT count(*) FROM span WHERE is_open = 0").fetchone()
+        bytes_each = used(db) / max(1, spans)
+        excess = 0.0 if keep.size is None else used(db) - keep.size
+    found = min(spans, max(too_old, math.ceil(excess / max(1, bytes_each))))
+    return Forecast(found, round(found * bytes_each))
+
+
 def deleted(removed: Removed) -> Entry:
     """The line of the ledger for a span that was deleted."""
     name = audit.DELETED_CALLS if removed.of_call else audit.DELETED_POSTS
@@ -83,14 +110,17 @@ def deleted(removed: Removed) -> Entry:
 def _slice(db: sqlite3.Connection, before: str | None, size: int | None) -> int:
     db.execute("BEGIN IMMEDIATE")
     try:
-        ids = _too_old(db, before) or _too_many(db, size)
-        for row_id in ids:
+        until, deleted_now = time.monotonic() + _SLICE_S, 0
+        for row_id in _too_old(db, before) or _too_many(db, size):
             queries.add_to_ledger(db, {deleted(queries.remove_span(db, row_id)): 1})
+            deleted_now += 1
+            if time.monotonic() > until:
+                break
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    return len(ids)
+    return deleted_now
 
 
 def _too_old(db: sqlite3.Connection, before: str | None) -> Sequence[int]:
@@ -126,5 +156,6 @@ def _gives_back(db: sqlite3.Connection) -> bool:
     (mode,), (free,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("auto_vacuum", "freelist_count"))
     if mode != _INCREMENTAL or free == 0:
         return False
-    db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+    # As a script: that goes on to the statement's end, where execute() takes one step of it, which is one page.
+    db.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
     return True

@@ -11,12 +11,18 @@ from gateway.core.filters import Every
 from gateway.core.walk import NEWEST_FIRST
 from gateway.store import prune as pruning
 from gateway.store import sqlite
-from gateway.store.prune import Keep, number, prune, prune_now_and_then, used
+from gateway.store.prune import Forecast, Keep, forecast, number, prune, prune_now_and_then, used
 from gateway.store.store import Store, audits
 from tests.store.spans import NOON, draft, open_call
 from tests.store.test_store import call, settled
 
 AGE = timedelta(days=30)
+
+
+@pytest.fixture(autouse=True)
+def whole_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(pruning, "_SLICE_S", 1e9)
 
 
 async def filled(path: Path, spans: int = 450, size: int = 3000) -> Store:
@@ -56,6 +62,35 @@ async def test_what_is_too_old_goes_slice_by_slice(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_large_spans_go_in_small_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "_SLICE_S", 0)
+    path = tmp_path / "spans.db"
+    store = await filled(path, 3)
+    assert [step for step in prune(path, Keep(age=AGE), later(100)) if step] == [1, 1, 1]
+    await store.close()
+
+
+async def test_space_is_given_back_many_pages_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path)
+    steps = list(prune(path, Keep(age=AGE), later(1000)))
+    assert 0 < steps.count(0) < 10
+    with closing(sqlite.connect_reader(path)) as db:
+        assert db.execute("PRAGMA freelist_count").fetchone()[0] == 0
+    await store.close()
+
+
+async def test_what_goes_is_not_written_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path, 1, size=8_000_000)
+    await store.close()
+    assert not path.with_name("spans.db-wal").exists()
+    steps = prune(path, Keep(age=AGE), later(1000))
+    assert next(steps) == 1
+    assert path.with_name("spans.db-wal").stat().st_size < 1_000_000
+    steps.close()
+
+
 async def test_the_oldest_go_until_the_rest_fits_and_the_file_gets_smaller(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     store = await filled(path, 900)
@@ -70,6 +105,30 @@ async def test_the_oldest_go_until_the_rest_fits_and_the_file_gets_smaller(tmp_p
     kept = await ids(store)
     assert kept[0] == "899" and kept == sorted(kept, key=int, reverse=True)
     await store.close()
+
+
+async def test_what_would_go(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = await filled(path, 900)
+    with closing(sqlite.connect_reader(path)) as db:
+        whole = used(db)
+    for keep, expected in (
+        (Keep(age=AGE), 430),
+        (Keep(size=whole // 2), 450),
+        (Keep(age=AGE, size=whole // 2), 450),
+        (Keep(age=AGE, size=whole), 430),
+        (Keep(size=1), 900),
+    ):
+        found = forecast(path, keep, later(429))
+        assert abs(found.spans - expected) <= 1 and abs(found.size - whole * expected / 900) <= whole / 900 + 1
+    assert len(await ids(store)) == 900
+    await store.close()
+
+
+async def test_nothing_would_go_where_there_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    await (await filled(path, 0)).close()
+    assert forecast(path, Keep(age=AGE, size=1), NOON) == Forecast(0, 0)
 
 
 async def test_a_file_of_before_is_pruned_too(tmp_path: Path) -> None:
