@@ -35,7 +35,7 @@ def compress(path: Path, before: datetime) -> Iterator[int]:
 
     Raises sqlite3.Error.
     """
-    with closing(sqlite.connect(path)) as db:
+    with closing(sqlite.connect_behind(path)) as db:
         while done := _some(db, stored_time(before)):
             yield done
 

@@ -66,7 +66,7 @@ async def sum_now_and_then(path: Path, now: Callable[[], datetime]) -> None:
 def sum_up(path: Path, now: datetime) -> Iterator[str]:
     """Sums up what is over and not summed up; gives the hour behind each slice. Raises sqlite3.Error."""
     before = stored_time(now - _OVER_FOR)[:_HOUR_LENGTH]
-    with closing(sqlite.connect(path)) as db:
+    with closing(sqlite.connect_behind(path)) as db:
         db.row_factory = sqlite3.Row
         found = db.execute(
             "SELECT organization_id, hour FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",

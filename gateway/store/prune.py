@@ -60,12 +60,7 @@ def prune(path: Path, keep: Keep, now: datetime) -> Iterator[int]:
     Raises sqlite3.Error.
     """
     before = None if keep.age is None else stored_time(now - keep.age)
-    with closing(sqlite.connect(path)) as db:
-        db.execute("PRAGMA foreign_keys = ON")
-        # What power loss takes of it is deleted again; and no call is to wait for the disk.
-        db.execute("PRAGMA synchronous = NORMAL")
-        # Some builds of SQLite write zeros over all that is deleted, and calls wait for that too. These pages go.
-        db.execute("PRAGMA secure_delete = FAST").fetchall()
+    with closing(sqlite.connect_behind(path)) as db:
         while deleted_now := _slice(db, before, keep.size):
             yield deleted_now
         while _gives_back(db):

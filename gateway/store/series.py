@@ -76,8 +76,9 @@ def _time(step_s: int) -> Key:
         # Towards the past also before 1970.
         return f"{seconds} - ({seconds} % {step_s} + {step_s}) % {step_s} + {shift}"
 
+    of_hours = step_of("hour || ':00:00'") if step_s % _HOUR_S == 0 else None
     # Without the fraction, which SQLite would round.
-    return Key("time", step_of("hour || ':00:00'") if step_s % _HOUR_S == 0 else None, step_of("substr(timestamp, 1, 19)"))
+    return Key("time", of_hours, step_of("substr(timestamp, 1, 19)"))
 
 
 def _spreads(

@@ -88,6 +88,17 @@ def connect(path: Path) -> sqlite3.Connection:
     return _connected(path, "rw")
 
 
+def connect_behind(path: Path) -> sqlite3.Connection:
+    """A connection for what is done behind the calls, which wait while it holds the lock."""
+    db = connect(path)
+    db.execute("PRAGMA foreign_keys = ON")
+    # What power loss takes of such work is done again; and no call is to wait for the disk.
+    db.execute("PRAGMA synchronous = NORMAL")
+    # Some builds of SQLite write zeros over all that is deleted, and calls wait for that too. These pages go.
+    db.execute("PRAGMA secure_delete = FAST").fetchall()
+    return db
+
+
 def connect_writer(path: Path, *, synchronous: str) -> tuple[sqlite3.Connection, Identity]:
     """The connection that spans are written on, which leaves checkpoints to others, and the files that it has open.
 
