@@ -98,3 +98,18 @@ async def test_what_cannot_be_asked(gateway: Gateway, query: str, said: str) -> 
 async def test_without_spans(gateway: Gateway) -> None:
     status, found = await ask(gateway)
     assert (status, found["results"], found["start_time"] == found["end_time"]) == (200, [], True)
+
+
+async def test_the_range_is_that_of_the_spans_that_are_there(filled: Gateway) -> None:
+    _, gone = await filled.post({"model": "a", "timestamp": "1970-01-01T00:00:00Z"})
+    async with filled.session.delete(f"/api/request-logs/{gone['unique_id']}/"):
+        pass
+    _, found = await ask(filled)
+    assert (found["start_time"], found["end_time"]) == (NOON.format("12:00"), NOON.format("15:00"))
+
+
+async def test_the_last_hour_that_there_is(gateway: Gateway) -> None:
+    await gateway.post({"model": "a", "timestamp": "9999-12-31T23:59:59.999999Z"})
+    status, found = await ask(gateway)
+    assert (status, [point["number_of_requests"] for point in found["results"]]) == (200, [1])
+    assert (found["start_time"], found["end_time"]) == ("9999-12-31T23:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
