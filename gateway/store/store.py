@@ -376,10 +376,23 @@ class Store:
         return first, last + min(timedelta(hours=1), datetime.max.replace(tzinfo=UTC) - last)
 
     async def series(
-        self, organization_id: str, which: Filter, step_s: int, field: str | None, *, groups_at_most: int
-    ) -> tuple[list[Point], int]:
-        """Sums over time: points of so many seconds each, see `series.series`."""
-        return await self._read(lambda db: series.series(db, organization_id, which, step_s, field, groups_at_most))
+        self,
+        organization_id: str,
+        which: Filter,
+        step_s: int,
+        field: str | None,
+        *,
+        groups_at_most: int,
+        shape: Callable[[list[Point]], T],
+    ) -> tuple[T, int]:
+        """Sums over time: points of so many seconds each, see `series.series`, as `shape` makes it of them (see
+        `find`)."""
+
+        def found(db: sqlite3.Connection) -> tuple[T, int]:
+            points, left_out = series.series(db, organization_id, which, step_s, field, groups_at_most)
+            return shape(points), left_out
+
+        return await self._read(found)
 
     async def traces(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Trace]:
         """Traces in an order of `traces.SORTS`."""

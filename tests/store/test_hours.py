@@ -127,7 +127,7 @@ async def found(store: Store, which: Filter) -> Any:
     whole = await store.sums("o", which)
     by_model = await store.groups("o", which, "model", Order("total_cost"), limit=9, offset=0)
     steps = [(60, None), (3600, "model"), (6 * 3600, None)]
-    series = [await store.series("o", which, step_s, field, groups_at_most=2) for step_s, field in steps]
+    series = [await store.series("o", which, step_s, field, groups_at_most=2, shape=list) for step_s, field in steps]
     points = [[point._replace(sums=rounded(point.sums)) for point in found] for found, _ in series]
     left_out = [number for _, number in series]
     return rounded(whole), [(key, rounded(one)) for key, one in by_model], points, left_out

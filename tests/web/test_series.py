@@ -1,9 +1,11 @@
 """Sums over time, over HTTP."""
 
+import threading
 from typing import Any
 
 import pytest
 
+from gateway.core.jsontext import dump
 from tests.conftest import Gateway
 
 NOON = "2026-01-02T{}:00.000000Z"
@@ -46,6 +48,19 @@ async def test_points(filled: Gateway) -> None:
         "tokens_per_second": shares(None),
     }
     assert (second["time"], second["number_of_requests"], second["latency"]) == (NOON.format("14:00"), 1, shares(2.0))
+
+
+async def test_points_are_written_beside_the_event_loop(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def written(value: Any) -> str:
+        threads.append(threading.current_thread())
+        return dump(value)
+
+    monkeypatch.setattr("gateway.web.series.dump", written, raising=False)
+    await ask(filled, "?interval=1h")
+    # Two points, and what stands around them.
+    assert [thread is threading.main_thread() for thread in threads] == [False, False, True]
 
 
 async def test_by_a_field(filled: Gateway) -> None:
