@@ -81,10 +81,12 @@ def _compress(db: sqlite3.Connection, row_id: int) -> None:
     changed: dict[str, object] = {name: value for name, value in smaller.items() if value is not None}
     if not changed:
         return
-    # While it can still be read without us.
-    texts = db.execute("SELECT input_text, output_text FROM texts WHERE row_id = ?", (row_id,)).fetchone()
-    for name, text in zip(("input_text", "output_text"), texts, strict=True):
-        changed[name] = None if text is None else str(text)[:_TEXT_KEPT]
+    # While it can still be read without us. As bytes: what JSON says with half a surrogate pair is no UTF-8.
+    names = ("input_text", "output_text")
+    shown = ", ".join(f"CAST({name} AS BLOB)" for name in names)
+    texts = db.execute(f"SELECT {shown} FROM texts WHERE row_id = ?", (row_id,)).fetchone()
+    for name, text in zip(names, texts, strict=True):
+        changed[name] = None if text is None else text.decode(errors="replace")[:_TEXT_KEPT]
     # Not as an UPDATE: that leaves each row on the page that it filled, and pages half empty are not put together.
     cursor = db.execute("SELECT * FROM content WHERE span_id = ?", (row_id,))
     columns = [column[0] for column in cursor.description]

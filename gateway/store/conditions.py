@@ -59,8 +59,13 @@ def named(field: str) -> str:
 def _extra(name: str) -> str:
     """What a caller told beside the fields of a span."""
     told = f"extras ->> '$.{name}'"
-    shown = told if FIELDS.get(name) in (Kind.WHOLE, Kind.BOOL) else f"CAST({told} AS TEXT)"
+    shown = told if FIELDS.get(name) in (Kind.WHOLE, Kind.BOOL) else f"legible({_bytes(told)})"
     return f"(SELECT {shown} FROM content WHERE span_id = span.id)"
+
+
+def _bytes(expression: str) -> str:
+    """A text for a function of ours, see `functions.add`."""
+    return f"CAST({expression} AS BLOB)"
 
 
 # Whose fault a failed span is: by what the gateway says of itself, else by the status.
@@ -243,7 +248,7 @@ def _holds_folded(expression: str, value: str) -> Sql:
 
 def _folded(expression: str, value: str) -> str:
     """The expression without regard to case. SQLite itself knows that of ASCII only, which is faster where it does."""
-    return f"lower({expression})" if value.isascii() else f"folded({expression})"
+    return f"lower({expression})" if value.isascii() else f"folded({_bytes(expression)})"
 
 
 def _words(expression: str, value: str) -> Sql:
@@ -259,7 +264,7 @@ _LIKENESS: Mapping[str, Callable[[str, str], Sql]] = {
     "endswith": lambda expression, value: Sql(f"substr({expression}, ?) = ?", (-len(value), value)),
     "iexact": lambda expression, value: Sql(f"{_folded(expression, value)} = ?", (value.casefold(),)),
     "ilike": lambda expression, value: Sql(f"{expression} LIKE ?", (value,)),
-    "regex": lambda expression, value: Sql(f"matches(?, {expression})", (value,)),
-    "trigram_word_similar": lambda expression, value: Sql(f"similar(?, {expression})", (value,)),
+    "regex": lambda expression, value: Sql(f"matches(?, {_bytes(expression)})", (value,)),
+    "trigram_word_similar": lambda expression, value: Sql(f"similar(?, {_bytes(expression)})", (value,)),
     FULL_TEXT: _words,
 }

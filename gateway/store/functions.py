@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core import content
 from gateway.core.jsontext import parse_or_none
+from gateway.store.rows import writable
 
 if TYPE_CHECKING:
     import regex
@@ -19,30 +20,41 @@ _PATTERNS_KEPT = 16
 
 
 def add(db: sqlite3.Connection) -> None:
-    """Adds `folded(text)`, `said(json, json)`, `matches(pattern, text)`, `similar(word, text)` and `inflated(blob)`."""
+    """Adds `folded(text)`, `said(json, json)`, `matches(pattern, text)`, `similar(word, text)`, `legible(text)` and
+    `inflated(blob)`.
+
+    A text that may stem from JSON has to be given as a BLOB: with half a surrogate pair in it, it is no UTF-8, and
+    no function is called with that.
+    """
     db.create_function("folded", 1, folded, deterministic=True)
     db.create_function("said", 2, said, deterministic=True)
     db.create_function("matches", 2, matches, deterministic=True)
     db.create_function("similar", 2, similar, deterministic=True)
+    db.create_function("legible", 1, legible, deterministic=True)
     db.create_function("inflated", 1, inflated, deterministic=True)
+
+
+def legible(text: Any) -> str | None:
+    """The text, with a sign in the place of what is no UTF-8."""
+    return text.decode(errors="replace") if isinstance(text, bytes) else None if text is None else str(text)
 
 
 def folded(text: Any) -> str | None:
     """Without regard to case."""
-    return None if text is None else str(text).casefold()
+    return None if text is None else str(legible(text)).casefold()
 
 
 def said(first: str | None, second: str | None) -> str | None:
     """What stands in two values of JSON, as text: see `content.plain`."""
     told = [content.plain(parse_or_none(value)) for value in (first, second) if value is not None]
-    return "\n".join(told) if told else None
+    return writable("\n".join(told)) if told else None
 
 
 def matches(pattern: str, text: Any) -> bool | None:
     """Whether the pattern is found in the text. Raises TimeoutError, which fails the statement."""
     if text is None:
         return None
-    return _compiled(pattern).search(str(text), timeout=_MATCH_WITHIN_S, concurrent=True) is not None
+    return _compiled(pattern).search(str(legible(text)), timeout=_MATCH_WITHIN_S, concurrent=True) is not None
 
 
 def similar(word: str, text: Any) -> bool | None:
@@ -50,7 +62,7 @@ def similar(word: str, text: Any) -> bool | None:
     if text is None:
         return None
     wanted = _trigrams(word)
-    return bool(wanted) and len(wanted & _trigrams(str(text))) / len(wanted) >= _SIMILAR_FROM
+    return bool(wanted) and len(wanted & _trigrams(str(legible(text)))) / len(wanted) >= _SIMILAR_FROM
 
 
 # The view `spans` asks for one value several times.

@@ -148,11 +148,13 @@ def _add_part(db: sqlite3.Connection, sums: defaultdict[_Dimensions, _Hour], par
 
 
 class Within(NamedTuple):
-    """What a filter comes to for hours: which are wholly in its range, which at all, and which sums of them."""
+    """What a filter comes to for hours: which are wholly in its range, which at all, which of their spans are in it,
+    and of these, as of sums, which by their dimensions."""
 
     whole: Sql
     near: Sql
-    sums: Sql
+    times: Sql
+    those: Sql
 
 
 def within(which: Filter) -> Within | None:
@@ -172,7 +174,9 @@ def within(which: Filter) -> Within | None:
     return Within(
         whole=_every(Sql(f"hour || '{_EDGES[sign[0]]}' {sign} ?", (time,)) for sign, time in times),
         near=_every(Sql(f"hour {sign[0]}= ?", (time[:_HOUR_LENGTH],)) for sign, time in times),
-        sums=in_sql.of_spans(Every(tuple(others))),
+        # The plus keeps SQLite from going, for each hour, through all that is in the range.
+        times=_every(Sql(f"+timestamp {sign} ?", (time,)) for sign, time in times),
+        those=in_sql.of_spans(Every(tuple(others))),
     )
 
 
@@ -202,11 +206,11 @@ class Key(NamedTuple):
     of_spans: str
 
 
-def summed_up(organization_id: str, asked: Within, where: Sql, keys: Sequence[Key], named: Sql) -> Sql:
-    """Sums by keys: of whole hours whose sums stand, and of the spans of all others. `where`: which spans; `named`:
-    whose keys count."""
+def summed_up(organization_id: str, asked: Within, keys: Sequence[Key], named: Sql) -> Sql:
+    """Sums by keys: of whole hours whose sums stand, and of the spans of all others. `named`: whose
+    keys count."""
     hours = _of_hours(organization_id, asked, named)
-    spans = _of_spans(organization_id, asked, where, named)
+    spans = _of_spans(organization_id, asked, named)
     by = grouped([key.name for key in keys])
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
@@ -217,10 +221,10 @@ def summed_up(organization_id: str, asked: Within, where: Sql, keys: Sequence[Ke
     )
 
 
-def spread_out(organization_id: str, asked: Within, where: Sql, keys: Sequence[Key], named: Sql, measure: str) -> Sql:
+def spread_out(organization_id: str, asked: Within, keys: Sequence[Key], named: Sql, measure: str) -> Sql:
     """How often (`number`) each value of a measure (`measured`) came, by keys, in the same."""
     hours = _of_hours(organization_id, asked, named)
-    spans = _of_spans(organization_id, asked, where, named)
+    spans = _of_spans(organization_id, asked, named)
     by = grouped([*(key.name for key in keys), "measured"])
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
@@ -246,18 +250,21 @@ def grouped(names: Sequence[str]) -> str:
 def _of_hours(organization_id: str, asked: Within, named: Sql) -> Sql:
     return Sql(
         f"organization_id = ? AND hour IN (SELECT hour FROM span_hour WHERE organization_id = ? AND {_stands(asked)}"
-        f" AND {asked.near.text}) AND {asked.sums.text} AND {named.text}",
-        (organization_id, organization_id, *asked.whole.values, *asked.near.values, *asked.sums.values),
+        f" AND {asked.near.text}) AND {asked.those.text} AND {named.text}",
+        (organization_id, organization_id, *asked.whole.values, *asked.near.values, *asked.those.values),
     )
 
 
-def _of_spans(organization_id: str, asked: Within, where: Sql, named: Sql) -> Sql:
+def _of_spans(organization_id: str, asked: Within, named: Sql) -> Sql:
     # In this order, by the index of times.
     return Sql(
         "ON span.organization_id = ? AND timestamp >= hour AND timestamp < hour || ';'"
-        f" WHERE h.organization_id = ? AND NOT {_stands(asked)} AND {asked.near.text} AND {ONCE} AND {where.text}"
-        f" AND {named.text}",
-        (organization_id, organization_id, *asked.whole.values, *asked.near.values, *where.values),
+        f" WHERE h.organization_id = ? AND NOT {_stands(asked)} AND {asked.near.text} AND {ONCE}"
+        f" AND {asked.times.text} AND {asked.those.text} AND {named.text}",
+        (
+            *(organization_id, organization_id, *asked.whole.values, *asked.near.values),
+            *(*asked.times.values, *asked.those.values),
+        ),
     )
 
 

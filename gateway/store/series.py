@@ -27,9 +27,12 @@ class Point(NamedTuple):
 
 
 def extent(db: sqlite3.Connection, organization_id: str) -> tuple[str, str] | None:
-    """The first and the last hour in which spans ended; None without any."""
+    """When the first and the last span ended; None without any."""
+    # Each by the index of times; `span_hour` also knows hours whose spans are gone.
     first, last = db.execute(
-        "SELECT min(hour), max(hour) FROM span_hour WHERE organization_id = ?", (organization_id,)
+        "SELECT (SELECT min(timestamp) FROM span WHERE organization_id = :of),"
+        " (SELECT max(timestamp) FROM span WHERE organization_id = :of)",
+        {"of": organization_id},
     ).fetchone()
     return None if first is None else (first, last)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -368,17 +368,31 @@ class Store:
 
     async def extent(self, organization_id: str) -> tuple[datetime, datetime] | None:
         """From the hour in which the first span ended up to the end of that of the last; None without spans."""
-        hours = await self._read(lambda db: series.extent(db, organization_id))
-        if hours is None:
+        times = await self._read(lambda db: series.extent(db, organization_id))
+        if times is None:
             return None
-        first, last = (datetime.fromisoformat(f"{hour}:00:00+00:00") for hour in hours)
-        return first, last + timedelta(hours=1)
+        first, last = (datetime.fromisoformat(time).replace(minute=0, second=0, microsecond=0) for time in times)
+        # There is nothing behind the last hour of all.
+        return first, last + min(timedelta(hours=1), datetime.max.replace(tzinfo=UTC) - last)
 
     async def series(
-        self, organization_id: str, which: Filter, step_s: int, field: str | None, *, groups_at_most: int
-    ) -> tuple[list[Point], int]:
-        """Sums over time: points of so many seconds each, see `series.series`."""
-        return await self._read(lambda db: series.series(db, organization_id, which, step_s, field, groups_at_most))
+        self,
+        organization_id: str,
+        which: Filter,
+        step_s: int,
+        field: str | None,
+        *,
+        groups_at_most: int,
+        shape: Callable[[list[Point]], T],
+    ) -> tuple[T, int]:
+        """Sums over time: points of so many seconds each, see `series.series`, as `shape` makes it of them (see
+        `find`)."""
+
+        def found(db: sqlite3.Connection) -> tuple[T, int]:
+            points, left_out = series.series(db, organization_id, which, step_s, field, groups_at_most)
+            return shape(points), left_out
+
+        return await self._read(found)
 
     async def traces(self, organization_id: str, which: Filter, by: Order, *, limit: int, offset: int) -> list[Trace]:
         """Traces in an order of `traces.SORTS`."""

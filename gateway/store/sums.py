@@ -99,13 +99,13 @@ class Source:
     def sums(self) -> Sql:
         """A row of sums for each key; one row where there are no keys."""
         if self._within is not None:
-            return hours.summed_up(self._organization_id, self._within, self._where, self._keys, self._named)
+            return hours.summed_up(self._organization_id, self._within, self._keys, self._named)
         return self._of_spans(OF_SPANS, [key.name for key in self._keys])
 
     def spread(self, measure: str) -> Sql:
         """How often (`number`) each value of a measure (`measured`) came, by keys."""
         if self._within is not None:
-            of = (self._organization_id, self._within, self._where, self._keys, self._named)
+            of = (self._organization_id, self._within, self._keys, self._named)
             return hours.spread_out(*of, measure)
         found = self._of_spans(
             f"{hours.VALUE.format(measure)} AS measured, count({measure}) AS number",

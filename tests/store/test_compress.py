@@ -86,6 +86,19 @@ async def test_first_words_are_for_everyone(tmp_path: Path) -> None:
     assert read() == {**others, "call": ((SAID * 20)[:200], (SAID * 30)[:200])}
 
 
+async def test_half_a_surrogate_pair_holds_nothing_up(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    async with store_in(str(tmp_path)) as store:
+        await store.insert(draft("half", input=f"A\ud83d {SAID * 10}", output=SAID * 10))
+        await store.insert(draft("next", input=SAID * 10))
+        before = await rows(store)
+        assert sum(compress(path, NOON + timedelta(days=1))) == 2
+        assert await rows(store) == before
+    with closing(sqlite3.connect(path)) as db:
+        (asked,) = db.execute("SELECT input_text FROM texts WHERE unique_id = 'half'").fetchone()
+    assert asked[0] == "A" and "Say what" in asked
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the shell of SQLite is not installed")
 def test_the_shell_of_sqlite_reads_what_is_compressed(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,7 +127,7 @@ async def found(store: Store, which: Filter) -> Any:
     whole = await store.sums("o", which)
     by_model = await store.groups("o", which, "model", Order("total_cost"), limit=9, offset=0)
     steps = [(60, None), (3600, "model"), (6 * 3600, None)]
-    series = [await store.series("o", which, step_s, field, groups_at_most=2) for step_s, field in steps]
+    series = [await store.series("o", which, step_s, field, groups_at_most=2, shape=list) for step_s, field in steps]
     points = [[point._replace(sums=rounded(point.sums)) for point in found] for found, _ in series]
     left_out = [number for _, number in series]
     return rounded(whole), [(key, rounded(one)) for key, one in by_model], points, left_out
@@ -180,3 +180,25 @@ def test_spans_of_an_older_database_have_their_hours(tmp_path: Path, monkeypatch
             ("o", "2026-01-02T12", "m", 1)
         ]
         assert db.execute("SELECT day, model, spans, failed FROM daily").fetchall() == [("2026-01-02", "m", 1, 0)]
+
+
+async def test_a_range_is_gone_through_once_whatever_stands(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    async with store_in(str(tmp_path)) as store:
+        for number in range(300):
+            await store.insert(draft(f"{number}", after_s=600 * number))
+
+    def steps(which: Filter) -> int:
+        done = [0]
+
+        def one_more() -> int:
+            done[0] += 1
+            return 0
+
+        with closing(sqlite.connect_reader(path)) as db:
+            db.set_progress_handler(one_more, 100)
+            assert sums.sums(db, "o", which).spans == 300
+        return done[0]
+
+    ends = (stored_time(NOON), stored_time(NOON + timedelta(days=9)))
+    assert steps(Condition("timestamp", BETWEEN, ends)) < 2 * steps(Every(()))

@@ -13,7 +13,7 @@ from tests.store.test_lists import priced, store_in
 
 
 async def points(store: Store, step_s: int) -> list[tuple[str, int]]:
-    found, _ = await store.series("o", Every(), step_s, None, groups_at_most=1)
+    found, _ = await store.series("o", Every(), step_s, None, groups_at_most=1, shape=list)
     return [(f"{datetime.fromtimestamp(point.time, UTC):%a %d %H:%M}", point.sums.spans) for point in found]
 
 
@@ -48,13 +48,13 @@ async def test_groups_and_percentiles(tmp_path: Path, is_summed: bool) -> None:
         await store.insert(priced("none", model="c", time_to_first_token=0.25))
         if is_summed:
             list(sum_up(tmp_path / "spans.db", NOON + timedelta(days=9)))
-        found, left_out = await store.series("o", Every(), 3600, "model", groups_at_most=2)
+        found, left_out = await store.series("o", Every(), 3600, "model", groups_at_most=2, shape=list)
         assert [(point.key, point.sums.spans) for point in found] == [("a", 60), ("b", 30)]
         assert left_out == 11
         # 1 to 6.9: half of them are not above 3.9, and 57 of 60 not above 6.6.
         assert found[0].percentiles["latency"] == (3.9, 6.6, 6.9)
         assert found[0].percentiles["time_to_first_token"] == (None, None, None)
-        (whole,), _ = await store.series("o", Every(), 3600, None, groups_at_most=2)
+        (whole,), _ = await store.series("o", Every(), 3600, None, groups_at_most=2, shape=list)
         # To two digits: 10.5 is either 10 or 11.
         assert whole.percentiles["latency"][:2] == (5.9, 10.0)
         assert whole.percentiles["time_to_first_token"] == (0.25, 0.25, 0.25)

@@ -285,3 +285,17 @@ async def test_the_older_form_of_bulk(gateway: Gateway) -> None:
     assert (await ask(gateway, "batch/create/", json={"logs": logs[1:]}))[0] == 400
     status, reply = await ask(gateway, "batch/create/", json={"logs": [{}] * 5001})
     assert (status, reply["errors"]) == (422, {"logs": ["Must have at most 5000 spans; these are 5001."]})
+
+
+async def test_half_a_surrogate_pair_breaks_no_question(filled: Gateway) -> None:
+    half = "ab\ud83d"
+    told = {"input": f"worldly {half}", "metadata": {"plan": half}, "deployment_name": half}
+    assert (await filled.post({"unique_id": "half", "model": "m", **told}))[0] == 201
+    assert set(await ids(filled, "?search=world")) == {"half", "2", "3"}
+    for operator, value in (("regex", "^(pro|ab)"), ("icontains", "ab\ufffd"), ("trigram_word_similar", "ab")):
+        assert "half" in await ids(filled, f"?metadata__plan[operator]={operator}&metadata__plan[value]={value}")
+        assert await ids(filled, f"?deployment_name[operator]={operator}&deployment_name[value]={value}") == ["half"]
+    for path in ("groups/", "series/"):
+        _, found = await ask(filled, f"{path}?group_by=deployment_name")
+        (row,) = found["results"]
+        assert (row["deployment_name"][:3], row["number_of_requests"]) == ("ab\ufffd", 1)

@@ -1,9 +1,11 @@
 """Sums over time, over HTTP."""
 
+import threading
 from typing import Any
 
 import pytest
 
+from gateway.core.jsontext import dump
 from tests.conftest import Gateway
 
 NOON = "2026-01-02T{}:00.000000Z"
@@ -46,6 +48,19 @@ async def test_points(filled: Gateway) -> None:
         "tokens_per_second": shares(None),
     }
     assert (second["time"], second["number_of_requests"], second["latency"]) == (NOON.format("14:00"), 1, shares(2.0))
+
+
+async def test_points_are_written_beside_the_event_loop(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def written(value: Any) -> str:
+        threads.append(threading.current_thread())
+        return dump(value)
+
+    monkeypatch.setattr("gateway.web.series.dump", written, raising=False)
+    await ask(filled, "?interval=1h")
+    # Two points, and what stands around them.
+    assert [thread is threading.main_thread() for thread in threads] == [False, False, True]
 
 
 async def test_by_a_field(filled: Gateway) -> None:
@@ -98,3 +113,18 @@ async def test_what_cannot_be_asked(gateway: Gateway, query: str, said: str) -> 
 async def test_without_spans(gateway: Gateway) -> None:
     status, found = await ask(gateway)
     assert (status, found["results"], found["start_time"] == found["end_time"]) == (200, [], True)
+
+
+async def test_the_range_is_that_of_the_spans_that_are_there(filled: Gateway) -> None:
+    _, gone = await filled.post({"model": "a", "timestamp": "1970-01-01T00:00:00Z"})
+    async with filled.session.delete(f"/api/request-logs/{gone['unique_id']}/"):
+        pass
+    _, found = await ask(filled)
+    assert (found["start_time"], found["end_time"]) == (NOON.format("12:00"), NOON.format("15:00"))
+
+
+async def test_the_last_hour_that_there_is(gateway: Gateway) -> None:
+    await gateway.post({"model": "a", "timestamp": "9999-12-31T23:59:59.999999Z"})
+    status, found = await ask(gateway)
+    assert (status, [point["number_of_requests"] for point in found["results"]]) == (200, [1])
+    assert (found["start_time"], found["end_time"]) == ("9999-12-31T23:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
