@@ -5,7 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,7 +54,7 @@ def spans(options: Options, console: Console) -> int:
     Raises StoreError and MalformedBody.
     """
     which = conditions.of_spans(_which(options))
-    with closing(reader(options.path)) as db:
+    with reader(options.path) as db:
         organization_id = organization(db, options.organization)
         found = lists.page(db, organization_id, which, NEWEST_FIRST, size=options.limit)
         seq = queries.take_seq(db)
@@ -70,7 +70,7 @@ def spans(options: Options, console: Console) -> int:
 
 def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
     """The tree of a trace; exit status 1 where there is none. Raises StoreError."""
-    with closing(reader(path)) as db, files.one_moment(db):
+    with reader(path) as db, files.one_moment(db):
         organization_id = organization(db, whose)
         found = traces.find(db, organization_id, trace_unique_id)
         if found is None:
@@ -84,11 +84,16 @@ def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console,
     return 0
 
 
-def reader(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there. Raises StoreError."""
+@contextmanager
+def reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a database that is there. Raises StoreError, also of what is read in here."""
     if not path.exists():
         raise StoreError(f"There is no database {path}: name its configuration with --config.")
-    return files.connect_reader(path)
+    try:
+        with closing(files.connect_reader(path)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise StoreError(f"The database {path} cannot be read: {error}.") from error
 
 
 def organization(db: sqlite3.Connection, wanted: str | None) -> str:

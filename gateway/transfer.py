@@ -4,10 +4,11 @@ import asyncio
 import csv
 import io
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ from gateway.core.reading import BOOL_COLUMNS, JSON_COLUMNS, stored_time
 from gateway.core.span import validate
 from gateway.errors import GatewayError, RefusedRequest, StoreFull
 from gateway.show import condition, organization, reader
-from gateway.store import conditions, lists
+from gateway.store import conditions, lists, queries
+from gateway.store.conditions import Sql
 from gateway.store.rows import CONTENT_COLUMNS, SPAN_COLUMNS
 from gateway.store.store import Store
 
@@ -32,6 +34,8 @@ FORMATS = ("jsonl", "csv", "parquet")
 _COLUMNS = (*SPAN_COLUMNS, "cost", *CONTENT_COLUMNS)
 _AT_ONCE = 500
 _QUEUE_BYTES = 64 * 1024 * 1024
+# A group of rows in Parquet: the file's index tells of each, and is kept until its end.
+_GROUP_BYTES = 32 * 1024 * 1024
 # Spans of one transaction; and how often it is looked for room for the next.
 _TOGETHER = 100
 _ROOM_EVERY_S = 0.01
@@ -59,18 +63,52 @@ def export(options: Export) -> int:
     if options.since is not None:
         found.append(Condition("timestamp", BETWEEN, (stored_time(options.since), None)))
     where = conditions.of_spans(both(*found))
-    with closing(reader(options.path)) as db, ExitStack() as stack:
-        organization_id = organization(db, options.organization)
-        total = lists.number(db, organization_id, where)
-        write = stack.enter_context(_writer(options))
-        progress = stack.enter_context(_progress())
+    try:
+        with reader(options.path) as db:
+            if options.file is not None and options.file.exists() and options.file.samefile(options.path):
+                raise GatewayError(f"{options.file} is the database itself: name another file.")
+            organization_id = organization(db, options.organization)
+            _write(db, organization_id, where, options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise GatewayError(f"{options.file or 'standard output'}: {error.strerror or error}.") from None
+    return 0
+
+
+def _write(db: sqlite3.Connection, organization_id: str, where: Sql, options: Export) -> None:
+    # What comes meanwhile is left out: an export has an end, however fast that is.
+    end = queries.take_seq(db)
+    total = lists.number(db, organization_id, where)
+    with ExitStack() as stack:
+        file = None if options.file is None else stack.enter_context(_once_whole(options.file))
+        write = stack.enter_context(_writer(file, options.format or _format_of(options.file)))
+        # On a terminal it would stand between the lines.
+        progress = stack.enter_context(_progress(hidden=file is None and sys.stdout.isatty()))
         task = progress.add_task("spans", total=total)
         last = 0
-        while ids := lists.behind(db, organization_id, where, last, _AT_ONCE):
+        while ids := [one for one in lists.behind(db, organization_id, where, last, _AT_ONCE) if one <= end]:
             write([_record(row) for row in lists.rows(db, ids, _COLUMNS)])
             progress.advance(task, len(ids))
             last = ids[-1]
-    return 0
+
+
+@contextmanager
+def _once_whole(file: Path) -> Iterator[Path]:
+    """Where to write what is to be this file once it is whole: half a file is not taken for one, and the one that was
+    there stays until then."""
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    whole = file.resolve()
+    part = whole.with_name(f"{whole.name}.part")
+    try:
+        yield part
+        if whole.exists():
+            shutil.copymode(whole, part)
+        part.replace(whole)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +125,12 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
-def _writer(options: Export) -> AbstractContextManager[Write]:
-    name = options.format or _format_of(options.file)
+def _writer(file: Path | None, name: str) -> AbstractContextManager[Write]:
     if name == "parquet":
-        if options.file is None:
+        if file is None:
             raise GatewayError("Parquet is written to a file: name one.")
-        return _Parquet(options.file)
-    return _Text(options.file, name)
+        return _Parquet(file)
+    return _Text(file, name)
 
 
 def _format_of(file: Path | None) -> str:
@@ -109,12 +146,7 @@ class _Text(AbstractContextManager[Write]):
         self._name = name
 
     def __enter__(self) -> Write:
-        try:
-            self._out: IO[str] = (
-                sys.stdout if self._file is None else self._file.open("w", encoding="utf-8", newline="")
-            )
-        except OSError as error:
-            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        self._out: IO[str] = sys.stdout if self._file is None else self._file.open("w", encoding="utf-8", newline="")
         if self._name == "jsonl":
             return self._lines
         self._csv = csv.writer(self._out)
@@ -129,9 +161,11 @@ class _Text(AbstractContextManager[Write]):
         for record in records:
             self._csv.writerow([_cell(name, record[name]) for name in _COLUMNS])
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._out.close()
+        elif kind is None:
+            self._out.flush()
 
 
 def _cell(name: str, value: Any) -> Any:
@@ -155,18 +189,27 @@ class _Parquet(AbstractContextManager[Write]):
         kinds = {"REAL": arrow.float64(), "INTEGER": arrow.int64()}
         self._schema = arrow.schema([(name, kinds.get(_KINDS.get(name, ""), arrow.string())) for name in _COLUMNS])
         self._arrow = arrow
-        try:
-            self._out = parquet.ParquetWriter(self._file, self._schema)
-        except OSError as error:
-            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        self._waiting: list[Any] = []
+        self._out = parquet.ParquetWriter(self._file, self._schema)
         return self._rows
 
     def _rows(self, records: Sequence[Mapping[str, Any]]) -> None:
         rows = [{name: _column(name, record[name]) for name in _COLUMNS} for record in records]
-        self._out.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        self._waiting.append(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        if sum(table.nbytes for table in self._waiting) >= _GROUP_BYTES:
+            self._write_group()
 
-    def __exit__(self, *_: object) -> None:
-        self._out.close()
+    def _write_group(self) -> None:
+        table = self._arrow.concat_tables(self._waiting)
+        self._waiting.clear()
+        self._out.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self._waiting:
+                self._write_group()
+        finally:
+            self._out.close()
 
 
 _KINDS = {
@@ -336,7 +379,7 @@ def _rows_of_parquet(file: Path) -> Iterator[tuple[Placed, int]]:
                 yield (f"row {number}", {**row, **_from_text(texts)}), size * number // opened.metadata.num_rows
 
 
-def _progress() -> Progress:
+def _progress(*, hidden: bool = False) -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal)

@@ -1,15 +1,22 @@
 """`gateway export` and `gateway import`: what is written is read back as it was."""
 
+import asyncio
 import csv
 import json
+import os
+import pty
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway import transfer
 from tests.conftest import Gateway
+from tests.processes import environment
 from tests.test_show import run
 
 SPANS: list[dict[str, Any]] = [
@@ -72,6 +79,92 @@ async def test_lines_and_cells(filled: Gateway) -> None:
     out, _ = await run(filled, "export", "--format", "csv", "--where", "unique_id=s0")
     (cells,) = csv.DictReader(out.splitlines(keepends=True))
     assert json.loads(cells["input"]) == SPANS[0]["input"] and cells["latency"] == "" and cells["stream"] == "false"
+
+
+async def shell(gateway: Gateway, command: str) -> tuple[int | None, str]:
+    """A command for bash, where $GATEWAY stands for ours: its status, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-o", "pipefail", "-c", command),
+        cwd=gateway.path.parent,
+        env=environment(GATEWAY=f"{sys.executable} -m gateway"),
+        stderr=subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    return process.returncode, told.decode()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+async def test_who_reads_no_further_ends_it(filled: Gateway, form: str) -> None:
+    # More than a pipe holds.
+    await filled.post({"model": "m", "input": "x" * 1_000_000})
+    assert await shell(filled, f"$GATEWAY export --format {form} | head -c 1 > /dev/null") == (141, "")
+
+
+async def test_a_full_disk_is_told(filled: Gateway) -> None:
+    full = "No space left on device.\n"
+    assert await shell(filled, "$GATEWAY export > /dev/full") == (1, f"standard output: {full}")
+    assert await shell(filled, "$GATEWAY export /dev/full") == (1, f"/dev/full: {full}")
+    assert await shell(filled, "$GATEWAY spans > /dev/full") == (1, f"The output cannot be written: {full}")
+
+
+def test_a_file_is_there_once_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "link.jsonl"
+    file.symlink_to("spans.jsonl")
+    whole = tmp_path / "spans.jsonl"
+    whole.write_text("old")
+    whole.chmod(0o600)
+    with pytest.raises(KeyboardInterrupt), transfer._once_whole(file) as part:
+        part.write_text("ha")
+        raise KeyboardInterrupt
+    assert whole.read_text() == "old"
+    with transfer._once_whole(file) as part:
+        part.write_text("new")
+        assert whole.read_text() == "old"
+    assert whole.read_text() == "new" and whole.stat().st_mode & 0o777 == 0o600 and file.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [file, whole]
+
+
+async def test_the_database_is_not_overwritten(filled: Gateway) -> None:
+    _, told = await run(filled, "export", str(filled.path), status=1)
+    assert told == f"{filled.path} is the database itself: name another file.\n"
+    assert len(rows(filled.path)) == 5
+
+
+async def test_what_comes_meanwhile_is_left_out(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = filled.path.with_name("spans.jsonl")
+    monkeypatch.setattr(transfer.queries, "take_seq", lambda db: 2)
+    assert transfer.export(transfer.Export(filled.path, file)) == 0
+    assert [json.loads(line)["unique_id"] for line in file.read_text().splitlines()] == ["s0", "s1"]
+
+
+async def test_rows_are_gathered_for_parquet(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(transfer, "_AT_ONCE", 2)
+    file = filled.path.with_name("spans.parquet")
+    transfer.export(transfer.Export(filled.path, file))
+    assert parquet.ParquetFile(file).metadata.num_row_groups == 1
+    monkeypatch.setattr(transfer, "_GROUP_BYTES", 1)
+    transfer.export(transfer.Export(filled.path, file))
+    assert (parquet.ParquetFile(file).metadata.num_row_groups, parquet.ParquetFile(file).metadata.num_rows) == (3, 5)
+
+
+async def test_no_progress_between_the_lines_of_a_terminal(filled: Gateway) -> None:
+    terminal, its_end = pty.openpty()
+    command = (sys.executable, "-m", "gateway", "export", "--where", "unique_id=s2")
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=filled.path.parent, env=environment(TERM="xterm"), stdout=its_end, stderr=its_end
+    )
+    os.close(its_end)
+    assert await process.wait() == 0
+    with os.fdopen(terminal, "rb") as screen:
+        assert json.loads(screen.readline())["unique_id"] == "s2"
+
+
+@pytest.mark.parametrize("command", [("spans",), ("trace", "t"), ("export",)])
+async def test_what_is_no_database_is_told(filled: Gateway, command: tuple[str, ...]) -> None:
+    (filled.path.parent / "other.db").write_text("no database " * 100)
+    _, told = await run(filled, *command, "--config", "other.toml", status=1)
+    assert told == "The database other.db cannot be read: file is not a database.\n"
 
 
 async def test_what_cannot_be_stored_is_told(filled: Gateway) -> None:
