@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import io
-import json
 import shutil
 import sqlite3
 import sys
@@ -17,9 +16,10 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from gateway.core import content, prices
 from gateway.core.complete import Draft, complete
 from gateway.core.filters import BETWEEN, Condition, both
-from gateway.core.jsontext import dump, parse_object, parse_or_none
+from gateway.core.jsontext import dump, is_unicode, parse, parse_object, parse_or_none
 from gateway.core.reading import BOOL_COLUMNS, JSON_COLUMNS, stored_time
 from gateway.core.span import validate
 from gateway.errors import GatewayError, RefusedRequest, StoreFull
@@ -171,7 +171,17 @@ class _Text(AbstractContextManager[Write]):
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, str) and name not in JSON_COLUMNS:
+        # As JSON where it would be read as nothing, or as JSON.
+        return value if value and not value.startswith('"') else dump(value)
     return dump(value) if name in JSON_COLUMNS or isinstance(value, (bool, float)) else value
+
+
+def _unquoted(name: str, cell: str) -> str | None:
+    if not cell:
+        return None
+    told = parse_or_none(cell) if cell.startswith('"') and name not in JSON_COLUMNS else None
+    return told if isinstance(told, str) else cell
 
 
 class _Parquet(AbstractContextManager[Write]):
@@ -264,11 +274,12 @@ async def _bring_in(path: Path, files: Sequence[Path], organization_id: str | No
                         known += end is False
                         wrong += isinstance(end, str)
                         if isinstance(end, str) and wrong <= _MISTAKES_TOLD:
-                            progress.console.print(f"{file}, {place}: {end}", markup=False, highlight=False)
+                            told = f"{file}, {place}: {end}"
+                            progress.console.print(told, markup=False, highlight=False, soft_wrap=True)
                     progress.update(task, completed=read)
     finally:
         await store.close()
-    console.print(f"{new:,} spans stored, {known:,} known already, {wrong:,} wrong.", highlight=False)
+        console.print(f"{new:,} spans stored, {known:,} known already, {wrong:,} wrong.", highlight=False)
     return 1 if wrong else 0
 
 
@@ -297,27 +308,49 @@ async def _inserted(
     fields |= {"organization_id": organization_id or fields.get("organization_id") or "default"}
     if missing := [name for name in ("unique_id", "environment", "timestamp") if not fields.get(name)]:
         return f"{', '.join(missing)}: missing."
+    if not is_unicode(str(fields["organization_id"])):
+        return "organization_id: must be text without lone surrogates."
     try:
         draft = Draft(validate({**(extras if isinstance(extras, dict) else {}), "model": "", **fields}))
-        draft.cost_picos = None if picos in (None, "") else int(picos)
+        draft.cost_picos = _picos(picos, draft.span.cost)
+        if deep := content.too_deep(draft.span, draft.texts):
+            return f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels."
         complete(draft, datetime.now(UTC))
-    except (RefusedRequest, ValueError) as error:
+    except (RefusedRequest, ValueError, TypeError) as error:
         return str(error)
     while True:
         try:
-            return store.insert(draft)
+            return store.insert(draft, linked=True)
         except StoreFull:
             await asyncio.sleep(_ROOM_EVERY_S)
+
+
+def _picos(told: Any, cost: float | None) -> int | float | None:
+    """A cost in units of 1e-12 USD as the store has it: beyond 64 bits no whole number. Raises ValueError."""
+    number = parse_or_none(told) if isinstance(told, str) and told else told
+    if number is None or number == "":
+        number = None if cost is None else prices.picos(prices.decimal(cost))
+    if number is None or (type(number) is int and abs(number) < 2**63):
+        return number
+    if type(number) in (int, float) and 2**63 <= abs(number) <= sys.float_info.max:
+        return float(number)
+    raise ValueError("cost_picos: must be a whole number.")
 
 
 def _batches(records: Iterator[tuple[Placed, int]]) -> Iterator[tuple[list[Placed], int]]:
     batch: list[Placed] = []
     read = 0
-    for placed, read in records:
-        batch.append(placed)
-        if len(batch) == _AT_ONCE:
+    try:
+        for placed, read in records:
+            batch.append(placed)
+            if len(batch) == _AT_ONCE:
+                yield batch, read
+                batch = []
+    except GatewayError:
+        # What was read of the file before it could not be read any further.
+        if batch:
             yield batch, read
-            batch = []
+        raise
     if batch:
         yield batch, read
 
@@ -328,20 +361,24 @@ def _records(file: Path) -> Iterator[tuple[Placed, int]]:
         name = _format_of(file)
         if name == "parquet":
             yield from _rows_of_parquet(file)
-        elif name == "csv":
-            csv.field_size_limit(sys.maxsize)
-            with file.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
-                for number, row in enumerate(csv.DictReader(text), 2):
-                    yield (f"line {number}", _from_text(row)), raw.tell()
-        else:
-            read = 0
-            with file.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    read += len(line)
-                    if line.strip():
-                        yield (f"line {number}", _from_line(line)), read
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GatewayError(f"{file}: {getattr(error, 'strerror', None) or error}.") from None
+            return
+        with file.open("rb") as raw:
+            begin = raw.peek(4)
+            if begin.startswith(b"\x1f\x8b"):
+                raise GatewayError(f"{file}: is compressed with gzip: unpack it first.")
+            if begin.startswith(b"PAR1"):
+                raise GatewayError(f"{file}: is Parquet: its name must end in .parquet.")
+            yield from _rows_of_csv(raw) if name == "csv" else _lines(raw)
+    except (OSError, ValueError, csv.Error) as error:
+        raise GatewayError(f"{file}: {getattr(error, 'strerror', None) or str(error).rstrip('.')}.") from None
+
+
+def _lines(raw: IO[bytes]) -> Iterator[tuple[Placed, int]]:
+    read = 0
+    for number, line in enumerate(raw, 1):
+        read += len(line)
+        if line.strip():
+            yield (f"line {number}", _from_line(line)), read
 
 
 def _from_line(line: bytes) -> Mapping[str, Any] | str:
@@ -351,14 +388,39 @@ def _from_line(line: bytes) -> Mapping[str, Any] | str:
         return str(error)
 
 
-def _from_text(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Cells as values: JSON where it stands for one, nothing where they are empty."""
+def _rows_of_csv(raw: IO[bytes]) -> Iterator[tuple[Placed, int]]:
+    csv.field_size_limit(sys.maxsize)
+    # Spreadsheets put a byte order mark before it.
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        names = next(reader, [])
+        while True:
+            place = f"line {reader.line_num + 1}"
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield (place, f"is no CSV: {error}."), raw.tell()
+                continue
+            if len(row) == len(names):
+                yield (
+                    (place, _from_text({name: _unquoted(name, cell) for name, cell in zip(names, row, strict=True)})),
+                    raw.tell(),
+                )
+            elif row:
+                yield (place, f"has {len(row)} cells where the first line has {len(names)}."), raw.tell()
+
+
+def _from_text(row: Mapping[str, str | None]) -> dict[str, Any] | str:
+    """Texts as values, JSON where it stands for one; or what is wrong with one."""
     found: dict[str, Any] = {}
     for name, text in row.items():
-        if text is None or text == "" or not isinstance(name, str):
-            continue
         if name in JSON_COLUMNS or name in BOOL_COLUMNS or name in _KINDS:
-            found[name] = json.loads(text) if name in _KINDS else parse_or_none(text)
+            try:
+                found[name] = parse(text) if text else None
+            except RefusedRequest:
+                return f"{name}: must be JSON."
         else:
             found[name] = text
     return found
@@ -375,8 +437,9 @@ def _rows_of_parquet(file: Path) -> Iterator[tuple[Placed, int]]:
         for batch in opened.iter_batches(_AT_ONCE):
             for row in batch.to_pylist():
                 number += 1
-                texts = {name: value for name, value in row.items() if isinstance(value, str)}
-                yield (f"row {number}", {**row, **_from_text(texts)}), size * number // opened.metadata.num_rows
+                texts = _from_text({name: value for name, value in row.items() if isinstance(value, str)})
+                record = texts if isinstance(texts, str) else {**row, **texts}
+                yield (f"row {number}", record), size * number // opened.metadata.num_rows
 
 
 def _progress(*, hidden: bool = False) -> Progress:
