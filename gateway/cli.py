@@ -9,9 +9,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
 from functools import partial
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGPIPE, SIGTERM, Signals
 from typing import TextIO
 
 import uvloop
@@ -51,7 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GatewayError as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        return 130
+        return 128 + SIGINT
+    except BrokenPipeError:
+        # Nobody reads on, as behind `| head`.
+        return 128 + SIGPIPE
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
     finally:
         _flush()
     return 1

@@ -5,7 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gateway.core.filters import BETWEEN, SPAN_FIELDS, Condition, Filter, both
 from gateway.core.reading import page_of, public, stored_time
@@ -29,6 +30,8 @@ _AT_ONCE = 500
 # Characters of a terminal with room for every column; and those that others have none for.
 _WIDE = 100
 _OF_SPEED = ("1st token", "tok/s")
+# Characters of a trace's name.
+_NAME = 100
 # Spans further in are shown here, with how far in they are.
 _DEPTH_SHOWN = 20
 _CONDITION = re.compile(r"([\w.-]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
@@ -54,13 +57,18 @@ def spans(options: Options, console: Console) -> int:
     Raises StoreError and MalformedBody.
     """
     which = conditions.of_spans(_which(options))
-    with closing(reader(options.path)) as db:
+    with reader(options.path) as db:
         organization_id = organization(db, options.organization)
-        found = lists.page(db, organization_id, which, NEWEST_FIRST, size=options.limit)
-        seq = queries.take_seq(db)
-        _print(console, options, list(lists.rows(db, found.ids[::-1])), head=True)
+        with files.one_moment(db):
+            found = lists.page(db, organization_id, which, NEWEST_FIRST, size=options.limit)
+            seq = queries.take_seq(db)
+        ids = found.ids[::-1]
+        for at in range(0, max(1, len(ids)), _AT_ONCE):
+            _print(console, options, list(lists.rows(db, ids[at : at + _AT_ONCE])), head=at == 0)
+        changed: list[tuple[int, int]] = []
         while options.follow:
-            time.sleep(_LOOK_EVERY_S)
+            if len(changed) < _AT_ONCE:
+                time.sleep(_LOOK_EVERY_S)
             changed = lists.since(db, organization_id, which, seq, _AT_ONCE)
             if changed:
                 seq = changed[-1][1]
@@ -70,7 +78,7 @@ def spans(options: Options, console: Console) -> int:
 
 def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console, *, as_json: bool) -> int:
     """The tree of a trace; exit status 1 where there is none. Raises StoreError."""
-    with closing(reader(path)) as db, files.one_moment(db):
+    with reader(path) as db, files.one_moment(db):
         organization_id = organization(db, whose)
         found = traces.find(db, organization_id, trace_unique_id)
         if found is None:
@@ -84,11 +92,16 @@ def trace(path: Path, whose: str | None, trace_unique_id: str, console: Console,
     return 0
 
 
-def reader(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there. Raises StoreError."""
+@contextmanager
+def reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a database that is there. Raises StoreError, also of what is read in here."""
     if not path.exists():
         raise StoreError(f"There is no database {path}: name its configuration with --config.")
-    return files.connect_reader(path)
+    try:
+        with closing(files.connect_reader(path)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise StoreError(f"The database {path} cannot be read: {error}.") from error
 
 
 def organization(db: sqlite3.Connection, wanted: str | None) -> str:
@@ -129,8 +142,8 @@ def _print(console: Console, options: Options, rows: Sequence[Mapping[str, Any]]
 def _tree(whole: Mapping[str, Any], nodes: list[dict[str, Any]]) -> Iterator[str]:
     """A line for the trace, then one for each span, further in than its parent's."""
     yield (
-        f"[bold]{escape(whole['name'] or whole['id'])}[/]  {_seconds(whole['duration'])}, {whole['span_count']} spans,"
-        f" {whole['total_tokens']:,} tokens, ${whole['total_cost']:.6f}"
+        f"[bold]{escape(_short(whole['name'] or whole['id'], _NAME))}[/]  {_seconds(whole['duration'])},"
+        f" {whole['span_count']} spans, {whole['total_tokens']:,} tokens, ${whole['total_cost']:.6f}"
     )
     children, roots = linked(nodes)
     begin = datetime.fromisoformat(whole["start_time"])
@@ -149,7 +162,8 @@ def _tree(whole: Mapping[str, Any], nodes: list[dict[str, Any]]) -> Iterator[str
 def _step(one: Mapping[str, Any], begin: datetime) -> str:
     start = one["start_time"] or one["timestamp"]
     after = (datetime.fromisoformat(start) - begin).total_seconds()
-    told = [f"[bold]{escape(_short(one['span_name'] or one['model'] or one['unique_id'], 40))}[/]", one["log_type"]]
+    told = [f"[bold]{escape(_short(one['span_name'] or one['model'] or one['unique_id'], 40))}[/]"]
+    told.append(escape(_short(one["log_type"], 20)))
     told.append(f"at {_seconds(after)}, {_seconds(one['latency'])}")
     if one["prompt_tokens"] is not None:
         told.append(f"{_tokens(one)} tokens")
@@ -173,13 +187,14 @@ def spans_table(
     is_wide = width >= (_WIDE if times else 0)
     if times:
         table.add_column("ended", no_wrap=True, min_width=14 if is_wide else 8)
-    table.add_column("what", no_wrap=True, min_width=13)
+    table.add_column("what", no_wrap=True, min_width=13, max_width=13)
     table.add_column("status", no_wrap=True, min_width=10)
     numbers = {"tokens": 6, "cost $": 8, "1st token": 9, "tok/s": 6, "latency": 7}
     for name, least in numbers.items():
         if is_wide or name not in _OF_SPEED:
             table.add_column(name, justify="right", no_wrap=True, min_width=least)
-    table.add_column("output", no_wrap=True)
+    # The one that gives way where there is no room for all: rich takes from columns that may wrap first.
+    table.add_column("output")
     room = max(8, min(60, width - (71 if is_wide else 52) - (17 if is_wide else 11) * times))
     for span in spans:
         speed = (
@@ -194,19 +209,21 @@ def spans_table(
             "–" if span["cost"] is None else f"{span['cost']:.6f}",
             *(speed if is_wide else ()),
             _seconds(span["latency"]),
-            escape(_short(_output(span), room)),
+            Text(_short(_output(span), room), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
 def _short(text: str, length: int) -> str:
+    """The beginning of a text, on one line. What would steer a terminal is left out: others wrote the text."""
+    text = "".join([sign if sign.isprintable() else " " for sign in text[: length + 1]])
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _status(span: Mapping[str, Any]) -> str:
     if span["status"] == "failed":
         return f"[red]failed {span['status_code']}[/]"
-    return f"[green]{span['status']}[/]"
+    return f"[green]{escape(_short(span['status'], 10))}[/]"
 
 
 def _tokens(span: Mapping[str, Any]) -> str:

@@ -3,11 +3,11 @@
 import asyncio
 import csv
 import io
-import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +16,16 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from gateway.core import content, prices
 from gateway.core.complete import Draft, complete
 from gateway.core.filters import BETWEEN, Condition, both
-from gateway.core.jsontext import dump, parse_object, parse_or_none
+from gateway.core.jsontext import dump, is_unicode, parse, parse_object, parse_or_none
 from gateway.core.reading import BOOL_COLUMNS, JSON_COLUMNS, stored_time
 from gateway.core.span import validate
 from gateway.errors import GatewayError, RefusedRequest, StoreFull
 from gateway.show import condition, organization, reader
-from gateway.store import conditions, lists
+from gateway.store import conditions, lists, queries
+from gateway.store.conditions import Sql
 from gateway.store.rows import CONTENT_COLUMNS, SPAN_COLUMNS
 from gateway.store.store import Store
 
@@ -32,6 +34,8 @@ FORMATS = ("jsonl", "csv", "parquet")
 _COLUMNS = (*SPAN_COLUMNS, "cost", *CONTENT_COLUMNS)
 _AT_ONCE = 500
 _QUEUE_BYTES = 64 * 1024 * 1024
+# A group of rows in Parquet: the file's index tells of each, and is kept until its end.
+_GROUP_BYTES = 32 * 1024 * 1024
 # Spans of one transaction; and how often it is looked for room for the next.
 _TOGETHER = 100
 _ROOM_EVERY_S = 0.01
@@ -59,18 +63,52 @@ def export(options: Export) -> int:
     if options.since is not None:
         found.append(Condition("timestamp", BETWEEN, (stored_time(options.since), None)))
     where = conditions.of_spans(both(*found))
-    with closing(reader(options.path)) as db, ExitStack() as stack:
-        organization_id = organization(db, options.organization)
-        total = lists.number(db, organization_id, where)
-        write = stack.enter_context(_writer(options))
-        progress = stack.enter_context(_progress())
+    try:
+        with reader(options.path) as db:
+            if options.file is not None and options.file.exists() and options.file.samefile(options.path):
+                raise GatewayError(f"{options.file} is the database itself: name another file.")
+            organization_id = organization(db, options.organization)
+            _write(db, organization_id, where, options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise GatewayError(f"{options.file or 'standard output'}: {error.strerror or error}.") from None
+    return 0
+
+
+def _write(db: sqlite3.Connection, organization_id: str, where: Sql, options: Export) -> None:
+    # What comes meanwhile is left out: an export has an end, however fast that is.
+    end = queries.take_seq(db)
+    total = lists.number(db, organization_id, where)
+    with ExitStack() as stack:
+        file = None if options.file is None else stack.enter_context(_once_whole(options.file))
+        write = stack.enter_context(_writer(file, options.format or _format_of(options.file)))
+        # On a terminal it would stand between the lines.
+        progress = stack.enter_context(_progress(hidden=file is None and sys.stdout.isatty()))
         task = progress.add_task("spans", total=total)
         last = 0
-        while ids := lists.behind(db, organization_id, where, last, _AT_ONCE):
+        while ids := [one for one in lists.behind(db, organization_id, where, last, _AT_ONCE) if one <= end]:
             write([_record(row) for row in lists.rows(db, ids, _COLUMNS)])
             progress.advance(task, len(ids))
             last = ids[-1]
-    return 0
+
+
+@contextmanager
+def _once_whole(file: Path) -> Iterator[Path]:
+    """Where to write what is to be this file once it is whole: half a file is not taken for one, and the one that was
+    there stays until then."""
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    whole = file.resolve()
+    part = whole.with_name(f"{whole.name}.part")
+    try:
+        yield part
+        if whole.exists():
+            shutil.copymode(whole, part)
+        part.replace(whole)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +125,12 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
-def _writer(options: Export) -> AbstractContextManager[Write]:
-    name = options.format or _format_of(options.file)
+def _writer(file: Path | None, name: str) -> AbstractContextManager[Write]:
     if name == "parquet":
-        if options.file is None:
+        if file is None:
             raise GatewayError("Parquet is written to a file: name one.")
-        return _Parquet(options.file)
-    return _Text(options.file, name)
+        return _Parquet(file)
+    return _Text(file, name)
 
 
 def _format_of(file: Path | None) -> str:
@@ -109,12 +146,7 @@ class _Text(AbstractContextManager[Write]):
         self._name = name
 
     def __enter__(self) -> Write:
-        try:
-            self._out: IO[str] = (
-                sys.stdout if self._file is None else self._file.open("w", encoding="utf-8", newline="")
-            )
-        except OSError as error:
-            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        self._out: IO[str] = sys.stdout if self._file is None else self._file.open("w", encoding="utf-8", newline="")
         if self._name == "jsonl":
             return self._lines
         self._csv = csv.writer(self._out)
@@ -129,15 +161,27 @@ class _Text(AbstractContextManager[Write]):
         for record in records:
             self._csv.writerow([_cell(name, record[name]) for name in _COLUMNS])
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._out.close()
+        elif kind is None:
+            self._out.flush()
 
 
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, str) and name not in JSON_COLUMNS:
+        # As JSON where it would be read as nothing, or as JSON.
+        return value if value and not value.startswith('"') else dump(value)
     return dump(value) if name in JSON_COLUMNS or isinstance(value, (bool, float)) else value
+
+
+def _unquoted(name: str, cell: str) -> str | None:
+    if not cell:
+        return None
+    told = parse_or_none(cell) if cell.startswith('"') and name not in JSON_COLUMNS else None
+    return told if isinstance(told, str) else cell
 
 
 class _Parquet(AbstractContextManager[Write]):
@@ -155,18 +199,27 @@ class _Parquet(AbstractContextManager[Write]):
         kinds = {"REAL": arrow.float64(), "INTEGER": arrow.int64()}
         self._schema = arrow.schema([(name, kinds.get(_KINDS.get(name, ""), arrow.string())) for name in _COLUMNS])
         self._arrow = arrow
-        try:
-            self._out = parquet.ParquetWriter(self._file, self._schema)
-        except OSError as error:
-            raise GatewayError(f"{self._file}: {error.strerror}.") from None
+        self._waiting: list[Any] = []
+        self._out = parquet.ParquetWriter(self._file, self._schema)
         return self._rows
 
     def _rows(self, records: Sequence[Mapping[str, Any]]) -> None:
         rows = [{name: _column(name, record[name]) for name in _COLUMNS} for record in records]
-        self._out.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        self._waiting.append(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        if sum(table.nbytes for table in self._waiting) >= _GROUP_BYTES:
+            self._write_group()
 
-    def __exit__(self, *_: object) -> None:
-        self._out.close()
+    def _write_group(self) -> None:
+        table = self._arrow.concat_tables(self._waiting)
+        self._waiting.clear()
+        self._out.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self._waiting:
+                self._write_group()
+        finally:
+            self._out.close()
 
 
 _KINDS = {
@@ -221,11 +274,12 @@ async def _bring_in(path: Path, files: Sequence[Path], organization_id: str | No
                         known += end is False
                         wrong += isinstance(end, str)
                         if isinstance(end, str) and wrong <= _MISTAKES_TOLD:
-                            progress.console.print(f"{file}, {place}: {end}", markup=False, highlight=False)
+                            told = f"{file}, {place}: {end}"
+                            progress.console.print(told, markup=False, highlight=False, soft_wrap=True)
                     progress.update(task, completed=read)
     finally:
         await store.close()
-    console.print(f"{new:,} spans stored, {known:,} known already, {wrong:,} wrong.", highlight=False)
+        console.print(f"{new:,} spans stored, {known:,} known already, {wrong:,} wrong.", highlight=False)
     return 1 if wrong else 0
 
 
@@ -254,27 +308,49 @@ async def _inserted(
     fields |= {"organization_id": organization_id or fields.get("organization_id") or "default"}
     if missing := [name for name in ("unique_id", "environment", "timestamp") if not fields.get(name)]:
         return f"{', '.join(missing)}: missing."
+    if not is_unicode(str(fields["organization_id"])):
+        return "organization_id: must be text without lone surrogates."
     try:
         draft = Draft(validate({**(extras if isinstance(extras, dict) else {}), "model": "", **fields}))
-        draft.cost_picos = None if picos in (None, "") else int(picos)
+        draft.cost_picos = _picos(picos, draft.span.cost)
+        if deep := content.too_deep(draft.span, draft.texts):
+            return f"{', '.join(deep)}: nested deeper than {content.DEPTH_AT_MOST} levels."
         complete(draft, datetime.now(UTC))
-    except (RefusedRequest, ValueError) as error:
+    except (RefusedRequest, ValueError, TypeError) as error:
         return str(error)
     while True:
         try:
-            return store.insert(draft)
+            return store.insert(draft, linked=True)
         except StoreFull:
             await asyncio.sleep(_ROOM_EVERY_S)
+
+
+def _picos(told: Any, cost: float | None) -> int | float | None:
+    """A cost in units of 1e-12 USD as the store has it: beyond 64 bits no whole number. Raises ValueError."""
+    number = parse_or_none(told) if isinstance(told, str) and told else told
+    if number is None or number == "":
+        number = None if cost is None else prices.picos(prices.decimal(cost))
+    if number is None or (type(number) is int and abs(number) < 2**63):
+        return number
+    if type(number) in (int, float) and 2**63 <= abs(number) <= sys.float_info.max:
+        return float(number)
+    raise ValueError("cost_picos: must be a whole number.")
 
 
 def _batches(records: Iterator[tuple[Placed, int]]) -> Iterator[tuple[list[Placed], int]]:
     batch: list[Placed] = []
     read = 0
-    for placed, read in records:
-        batch.append(placed)
-        if len(batch) == _AT_ONCE:
+    try:
+        for placed, read in records:
+            batch.append(placed)
+            if len(batch) == _AT_ONCE:
+                yield batch, read
+                batch = []
+    except GatewayError:
+        # What was read of the file before it could not be read any further.
+        if batch:
             yield batch, read
-            batch = []
+        raise
     if batch:
         yield batch, read
 
@@ -285,20 +361,24 @@ def _records(file: Path) -> Iterator[tuple[Placed, int]]:
         name = _format_of(file)
         if name == "parquet":
             yield from _rows_of_parquet(file)
-        elif name == "csv":
-            csv.field_size_limit(sys.maxsize)
-            with file.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
-                for number, row in enumerate(csv.DictReader(text), 2):
-                    yield (f"line {number}", _from_text(row)), raw.tell()
-        else:
-            read = 0
-            with file.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    read += len(line)
-                    if line.strip():
-                        yield (f"line {number}", _from_line(line)), read
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GatewayError(f"{file}: {getattr(error, 'strerror', None) or error}.") from None
+            return
+        with file.open("rb") as raw:
+            begin = raw.peek(4)
+            if begin.startswith(b"\x1f\x8b"):
+                raise GatewayError(f"{file}: is compressed with gzip: unpack it first.")
+            if begin.startswith(b"PAR1"):
+                raise GatewayError(f"{file}: is Parquet: its name must end in .parquet.")
+            yield from _rows_of_csv(raw) if name == "csv" else _lines(raw)
+    except (OSError, ValueError, csv.Error) as error:
+        raise GatewayError(f"{file}: {getattr(error, 'strerror', None) or str(error).rstrip('.')}.") from None
+
+
+def _lines(raw: IO[bytes]) -> Iterator[tuple[Placed, int]]:
+    read = 0
+    for number, line in enumerate(raw, 1):
+        read += len(line)
+        if line.strip():
+            yield (f"line {number}", _from_line(line)), read
 
 
 def _from_line(line: bytes) -> Mapping[str, Any] | str:
@@ -308,14 +388,39 @@ def _from_line(line: bytes) -> Mapping[str, Any] | str:
         return str(error)
 
 
-def _from_text(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Cells as values: JSON where it stands for one, nothing where they are empty."""
+def _rows_of_csv(raw: IO[bytes]) -> Iterator[tuple[Placed, int]]:
+    csv.field_size_limit(sys.maxsize)
+    # Spreadsheets put a byte order mark before it.
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        names = next(reader, [])
+        while True:
+            place = f"line {reader.line_num + 1}"
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield (place, f"is no CSV: {error}."), raw.tell()
+                continue
+            if len(row) == len(names):
+                yield (
+                    (place, _from_text({name: _unquoted(name, cell) for name, cell in zip(names, row, strict=True)})),
+                    raw.tell(),
+                )
+            elif row:
+                yield (place, f"has {len(row)} cells where the first line has {len(names)}."), raw.tell()
+
+
+def _from_text(row: Mapping[str, str | None]) -> dict[str, Any] | str:
+    """Texts as values, JSON where it stands for one; or what is wrong with one."""
     found: dict[str, Any] = {}
     for name, text in row.items():
-        if text is None or text == "" or not isinstance(name, str):
-            continue
         if name in JSON_COLUMNS or name in BOOL_COLUMNS or name in _KINDS:
-            found[name] = json.loads(text) if name in _KINDS else parse_or_none(text)
+            try:
+                found[name] = parse(text) if text else None
+            except RefusedRequest:
+                return f"{name}: must be JSON."
         else:
             found[name] = text
     return found
@@ -332,11 +437,12 @@ def _rows_of_parquet(file: Path) -> Iterator[tuple[Placed, int]]:
         for batch in opened.iter_batches(_AT_ONCE):
             for row in batch.to_pylist():
                 number += 1
-                texts = {name: value for name, value in row.items() if isinstance(value, str)}
-                yield (f"row {number}", {**row, **_from_text(texts)}), size * number // opened.metadata.num_rows
+                texts = _from_text({name: value for name, value in row.items() if isinstance(value, str)})
+                record = texts if isinstance(texts, str) else {**row, **texts}
+                yield (f"row {number}", record), size * number // opened.metadata.num_rows
 
 
-def _progress() -> Progress:
+def _progress(*, hidden: bool = False) -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal)

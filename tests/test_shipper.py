@@ -11,10 +11,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from gateway import shipper
+from gateway.core import otlp_export
 from tests import processes
 from tests.conftest import Gateway, StartGateway
 
@@ -27,6 +31,9 @@ class FakeCollector:
         self.requests: list[ExportTraceServiceRequest] = []
         self.headers: list[Any] = []
         self.refused = 0
+        # A span of this name makes a request one that is not taken.
+        self.hated = "hated"
+        self.answer = b""
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -35,8 +42,11 @@ class FakeCollector:
             return web.Response(status=self.status)
         self.headers.append(request.headers)
         # aiohttp has decompressed it.
-        self.requests.append(ExportTraceServiceRequest.FromString(body))
-        return web.Response()
+        asked = ExportTraceServiceRequest.FromString(body)
+        if self.hated.encode() in body:
+            return web.Response(status=413)
+        self.requests.append(asked)
+        return web.Response(body=self.answer)
 
     @property
     def spans(self) -> list[Any]:
@@ -150,12 +160,79 @@ async def test_what_a_collector_does_not_take_waits_for_it(
     taken.status = 400
     await gateway.post({"model": "m", "unique_id": "e"})
     async with asyncio.timeout(60):
-        while "takes no such spans" not in caplog.text:
+        while "does not take the span e, it is not exported: it answers 400" not in caplog.text:
             await asyncio.sleep(0.01)
     taken.status = 200
     await gateway.post({"model": "m", "unique_id": "f"})
     await taken.has(5)
     assert taken.ids()[-1] == "f"
+
+
+@pytest.mark.parametrize("status", [302, 401, 404, 500])
+async def test_what_is_not_about_the_spans_loses_none(
+    start_gateway: StartGateway, collector: tuple[FakeCollector, str], status: int
+) -> None:
+    taken, endpoint = collector
+    taken.status = status
+    gateway = await start_gateway(configured(endpoint))
+    await gateway.post({"model": "m", "unique_id": "a"})
+    async with asyncio.timeout(60):
+        while taken.refused < 2:
+            await asyncio.sleep(0.01)
+    taken.status = 200
+    await taken.has(1)
+    assert taken.ids() == ["a"]
+
+
+async def test_a_span_that_is_not_taken_takes_no_other_with_it(
+    start_gateway: StartGateway, collector: tuple[FakeCollector, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    taken, endpoint = collector
+    taken.status = 503
+    gateway = await start_gateway(configured(endpoint))
+    names = [taken.hated if number in (3, 11) else "x" for number in range(20)]
+    for number, name in enumerate(names):
+        await gateway.post({"model": "m", "unique_id": f"{number:02}", "span_name": name})
+    taken.status = 200
+    await taken.has(18)
+    assert taken.ids() == [f"{number:02}" for number in range(20) if number not in (3, 11)]
+    for unique_id in ("03", "11"):
+        assert f"does not take the span {unique_id}, it is not exported: it answers 413" in caplog.text
+
+
+async def test_what_it_says_it_has_not_taken_is_logged(
+    start_gateway: StartGateway, collector: tuple[FakeCollector, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    taken, endpoint = collector
+    success = {"rejected_spans": 1, "error_message": "too old"}
+    taken.answer = ExportTraceServiceResponse(partial_success=success).SerializeToString()
+    gateway = await start_gateway(configured(endpoint))
+    await gateway.post({"model": "m"})
+    async with asyncio.timeout(60):
+        while "has not taken 1 spans, they are not exported: 'too old'" not in caplog.text:
+            await asyncio.sleep(0.01)
+    # No answer of its kind, nor one with an end.
+    taken.answer = b"\xff" * 1_000_000
+    await gateway.post({"model": "m"})
+    await taken.has(2)
+
+
+async def test_a_span_that_cannot_be_written_holds_up_none(
+    start_gateway: StartGateway,
+    collector: tuple[FakeCollector, str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken, endpoint = collector
+    real = otlp_export._nanoseconds
+    monkeypatch.setattr(otlp_export, "_nanoseconds", lambda time: real(time if time < "2030" else None))  # type: ignore
+    gateway = await start_gateway(configured(endpoint))
+    await gateway.post({"model": "m", "unique_id": "a", "metadata": {"k\ud800": "v"}})
+    await gateway.post({"model": "m", "unique_id": "b", "timestamp": "2031-01-01T00:00:00Z"})
+    await gateway.post({"model": "m", "unique_id": "c", "timestamp": "2026-01-01T00:00:00Z"})
+    await taken.has(2)
+    assert taken.ids() == ["a", "c"] and "The span b cannot be exported" in caplog.text
+    assert attributes(taken.spans[0])["respan.metadata.k?"] == "v"
 
 
 async def test_one_of_several_does_it_and_another_goes_on(

@@ -1,14 +1,22 @@
 """`gateway spans` and `gateway trace`, as processes beside a running gateway."""
 
 import asyncio
+import io
 import json
+import re
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from gateway import show
+from gateway.store import lists
 from tests.conftest import Gateway
 from tests.processes import environment
 
@@ -54,6 +62,23 @@ async def test_a_narrow_terminal_has_whole_lines(filled: Gateway) -> None:
     assert " 12:00:05 " in out and "1st token" not in out and "boom" in out and "5→–" in out
 
 
+@pytest.mark.parametrize("columns", [80, 100, 120])
+async def test_times_and_numbers_are_whole(filled: Gateway, columns: int) -> None:
+    await filled.post({"model": "日本語" * 10, "prompt_tokens": 250, "completion_tokens": 250, "output": "x" * 100})
+    out, _ = await run(filled, "spans", columns=columns)
+    line = out.splitlines()[-2]
+    assert re.search(r" \d\d:\d\d:\d\d ", line) and "250→250" in line and line.endswith("…  ")
+
+
+async def test_what_others_wrote_steers_no_terminal(filled: Gateway) -> None:
+    odd = "[/x]\x1b[2J\r\n\u202e\x9b5m"
+    span = {"model": "m", "unique_id": "z", "trace_unique_id": "z", "output": odd}
+    await filled.post({**span, "span_name": odd, "status": odd, "log_type": odd})
+    for command in (("spans", "--where", "unique_id=z"), ("trace", "z")):
+        out, _ = await run(filled, *command)
+        assert not set("\x1b\r\u202e\x9b") & set(out) and "[/x] [2J" in out and len(out.splitlines()) <= 5
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
@@ -76,6 +101,46 @@ async def test_the_newest_and_those_since(filled: Gateway) -> None:
     assert json.loads(out.splitlines()[0]) == await filled.get("b")
     out, _ = await run(filled, "spans", "--json", "--since", "2026-01-02T12:00:05")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["c"]
+
+
+async def test_many_are_read_bit_by_bit(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "_AT_ONCE", 2)
+    read: list[int] = []
+    rows = lists.rows
+
+    def counted(db: sqlite3.Connection, ids: Sequence[int], *more: Any) -> Iterator[dict[str, Any]]:
+        read.append(len(ids))
+        return rows(db, ids, *more)
+
+    monkeypatch.setattr(lists, "rows", counted)
+    text = io.StringIO()
+    assert show.spans(show.Options(filled.path, json=True), Console(file=text, width=200)) == 0
+    assert [json.loads(line)["id"] for line in text.getvalue().splitlines()] == ["a", "b", "c"] and read == [2, 1]
+
+
+async def test_what_comes_while_it_begins_to_follow_is_shown(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    page = lists.page
+
+    def late(db: sqlite3.Connection, *args: Any, **more: Any) -> lists.Found:
+        found = page(db, *args, **more)
+        with closing(sqlite3.connect(filled.path)) as other:
+            other.execute("UPDATE journal SET seq = seq + 1")
+            other.execute("UPDATE span SET seq = (SELECT seq FROM journal), note = 'late' WHERE unique_id = 'a'")
+            other.commit()
+        return found
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lists, "page", late)
+    monkeypatch.setattr(show.time, "sleep", sleep)
+    text = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        show.spans(show.Options(filled.path, follow=True, json=True), Console(file=text, width=200))
+    assert json.loads(text.getvalue().splitlines()[-1])["note"] == "late"
 
 
 async def test_following(filled: Gateway) -> None:

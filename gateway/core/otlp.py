@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from gateway.core.jsontext import dump, parse_or_none
+from gateway.core.reading import stored_time
 from gateway.core.span import CUSTOMER_IDENTIFIER_MAX
 from gateway.errors import MalformedBody
 
@@ -17,6 +18,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How a status says that a span failed.
 ERRORS = (2, "2", "STATUS_CODE_ERROR", "ERROR")
 ATTRIBUTES_AT_MOST = 10_000
+EVENTS_AT_MOST = 1_000
+
+
+class Event(NamedTuple):
+    """Something that happened while a span ran. Nanoseconds since 1970."""
+
+    name: str
+    attributes: dict[str, Any]
+    time_ns: int = 0
 
 
 class OtlpSpan(NamedTuple):
@@ -31,7 +41,7 @@ class OtlpSpan(NamedTuple):
     attributes: dict[str, Any]
     failed: bool = False
     message: str = ""
-    events: Sequence[tuple[str, dict[str, Any]]] = ()
+    events: Sequence[Event] = ()
     links: Sequence[dict[str, str]] = ()
 
 
@@ -46,7 +56,8 @@ def from_json(body: Any) -> list[OtlpSpan | str]:
     for resource_spans in _objects(body, "resourceSpans", "resource_spans"):
         resource = _attributes(_member(resource_spans, "resource"))
         for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
-            shared = {**resource, **of_scope(_member(scope_spans, "scope"))}
+            scope = _member(scope_spans, "scope")
+            shared = {**resource, **of_scope(scope, _attributes(scope))}
             spans = scope_spans.get("spans") or []
             if not isinstance(spans, list):
                 raise MalformedBody("spans: must be a list.")
@@ -69,7 +80,7 @@ def _span_from_json(one: Any, shared: Mapping[str, Any]) -> OtlpSpan | str:
             {**shared, **_attributes(one)},
             status.get("code") in ERRORS,
             str(status.get("message") or ""),
-            [(str(event.get("name") or ""), _attributes(event)) for event in _list(one, "events")],
+            [_event(event) for event in _list(one, "events")[:EVENTS_AT_MOST]],
             [
                 {"trace_id": str(link.get("traceId", "")), "span_id": str(link.get("spanId", ""))}
                 for link in _list(one, "links")
@@ -86,9 +97,15 @@ def _nanoseconds(value: Any, name: str) -> int:
     return int(text)
 
 
-def of_scope(scope: Mapping[str, Any]) -> dict[str, Any]:
+def _event(event: Mapping[str, Any]) -> Event:
+    time_ns = _nanoseconds(_either(event, "timeUnixNano", "time_unix_nano"), "timeUnixNano")
+    return Event(str(event.get("name") or ""), _attributes(event), time_ns)
+
+
+def of_scope(scope: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What made the spans, as attributes."""
-    return {f"otel.scope.{name}": scope[name] for name in ("name", "version") if scope.get(name)}
+    told = {**attributes, **{name: scope[name] for name in ("name", "version") if scope.get(name)}}
+    return {f"otel.scope.{name}": value for name, value in told.items()}
 
 
 def _member(of: Any, name: str) -> dict[str, Any]:
@@ -328,8 +345,23 @@ def raw_span(span: OtlpSpan) -> dict[str, Any]:
     raw |= _failure(span)
     if span.links:
         raw["span_links"] = list(span.links)
+    if events := [_told(event) for event in span.events if event is not _exception(span)]:
+        raw["span_events"] = events
     raw["metadata"] = _metadata(left)
     return raw
+
+
+def _exception(span: OtlpSpan) -> Event | None:
+    """The event that says why a span failed."""
+    return next((event for event in span.events if event.name == "exception" and event.attributes), None)
+
+
+def _told(event: Event) -> dict[str, Any]:
+    try:
+        time = stored_time(_EPOCH + timedelta(microseconds=event.time_ns // 1000)) if event.time_ns else None
+    except OverflowError:
+        time = None
+    return {"name": event.name, "timestamp": time, "attributes": event.attributes}
 
 
 def _times(span: OtlpSpan) -> dict[str, Any]:
@@ -368,7 +400,8 @@ def _log_type(span: OtlpSpan, left: dict[str, Any], raw: Mapping[str, Any]) -> s
 
 
 def _failure(span: OtlpSpan) -> dict[str, Any]:
-    exception = next((attributes for name, attributes in span.events if name == "exception"), {})
+    event = _exception(span)
+    exception = {} if event is None else event.attributes
     if not span.failed and not exception:
         return {}
     told = (

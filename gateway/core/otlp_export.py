@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -78,6 +82,15 @@ def request(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return gzip.compress(message.SerializeToString(), 1)
 
 
+def rejected(answer: bytes) -> tuple[int, str]:
+    """How many of the spans a collector says that it has not taken, and why; none where it says nothing."""
+    try:
+        told = ExportTraceServiceResponse.FromString(answer).partial_success
+    except DecodeError:
+        return 0, ""
+    return told.rejected_spans, told.error_message
+
+
 def _fill(made: Span, span: Mapping[str, Any]) -> None:
     is_call = span["log_type"] in LLM_CALLS
     operation = _OPERATIONS.get(span["log_type"], span["log_type"])
@@ -90,7 +103,7 @@ def _fill(made: Span, span: Mapping[str, Any]) -> None:
     made.end_time_unix_nano = _nanoseconds(span["timestamp"])
     made.start_time_unix_nano = _nanoseconds(span["start_time"] or span["timestamp"])
     for key, value in _attributes(span, operation):
-        made.attributes.add(key=key, value=_any(value))
+        made.attributes.add(key=_text(key), value=_any(value))
     if span["status"] == "failed":
         made.status.code = Status.STATUS_CODE_ERROR
         made.status.message = span["error_message"] or ""
@@ -175,4 +188,9 @@ def _any(value: Any) -> AnyValue:
     if isinstance(value, float):
         return AnyValue(double_value=value)
     text = value if isinstance(value, str) else dump(value)
-    return AnyValue(string_value=text.encode("utf-8", "replace").decode())
+    return AnyValue(string_value=_text(text))
+
+
+def _text(text: str) -> str:
+    """The text without lone surrogates, which protobuf does not take."""
+    return text.encode("utf-8", "replace").decode()

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -12,7 +13,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.core.otlp import ATTRIBUTES_AT_MOST, ERRORS, OtlpSpan, hex_id, of_scope, parent_id
+from gateway.core.otlp import (
+    ATTRIBUTES_AT_MOST,
+    ERRORS,
+    EVENTS_AT_MOST,
+    Event,
+    OtlpSpan,
+    hex_id,
+    of_scope,
+    parent_id,
+)
 from gateway.errors import MalformedBody
 
 
@@ -27,7 +37,8 @@ def spans(body: bytes) -> list[OtlpSpan | str]:
     for of_resource in message.resource_spans:
         resource = _attributes(of_resource.resource.attributes)
         for of_one in of_resource.scope_spans:
-            shared = {**resource, **of_scope({"name": of_one.scope.name, "version": of_one.scope.version})}
+            scope = {"name": of_one.scope.name, "version": of_one.scope.version}
+            shared = {**resource, **of_scope(scope, _attributes(of_one.scope.attributes))}
             found += [_span(one, shared) for one in of_one.spans]
     return found
 
@@ -53,7 +64,10 @@ def _span(one: Span, shared: Mapping[str, Any]) -> OtlpSpan | str:
             {**shared, **_attributes(one.attributes)},
             one.status.code in ERRORS,
             one.status.message,
-            [(event.name, _attributes(event.attributes)) for event in one.events],
+            [
+                Event(event.name, _attributes(event.attributes), event.time_unix_nano)
+                for event in islice(one.events, EVENTS_AT_MOST)
+            ],
             [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in one.links],
         )
     except ValueError as error:

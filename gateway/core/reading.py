@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from gateway.core import content
 from gateway.core.jsontext import dump, parse_or_none
@@ -38,15 +40,16 @@ _EMPTY: Mapping[str, None] = dict.fromkeys((*FIELDS.difference(LEGACY), "extras"
 
 # Columns that are no fields of a span.
 _OF_THE_STORE = frozenset({"row_id", "seq", "is_open", "cost_picos"})
-# Fields of the API that say nothing here yet; clients expect them to be there.
-ALWAYS_NULL = (
-    "period_start",
-    "period_end",
-    "deployment_id",
-    "deployment_name",
-    "prompt_version_number",
-    "limit_info",
-)
+# Fields of the API that say nothing here yet; clients expect them to be there. Who posted one gets it back where it is
+# of the type that clients read.
+_NOT_OURS: Mapping[str, Any] = {
+    **dict.fromkeys(("period_start", "period_end"), datetime),
+    **dict.fromkeys(("deployment_id", "deployment_name"), str),
+    "prompt_version_number": int,
+    # An object of objects, which nothing here makes.
+    "limit_info": None,
+}
+ALWAYS_NULL = tuple(_NOT_OURS)
 
 
 def public(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +62,9 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         if fields[name] is not None:
             fields[name] = bool(fields[name])
     extras = fields.pop("extras") or {}
+    for name in _NOT_OURS.keys() & extras.keys():
+        if not _is_read(name, extras[name]):
+            del extras[name]
     fields["metadata"] = shown_metadata(fields["metadata"])
     conversation = fields["log_type"] in content.CONVERSATIONS
     messages = content.prompt_messages(fields["input"]) if conversation else None
@@ -75,6 +81,19 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         "blurred": False,
         "scores": {},
     }
+
+
+def _is_read(name: str, value: Any) -> bool:
+    try:
+        _reader_of(name).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@cache
+def _reader_of(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_NOT_OURS[name])
 
 
 def page_of(rows: Iterable[Mapping[str, Any]], wanted: Collection[str] | None = None) -> list[str]:

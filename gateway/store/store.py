@@ -138,17 +138,18 @@ class Store:
         """Closes the rows that processes before this one left open; goes on by itself if that takes long."""
         await asyncio.wait([self._interrupting], timeout=_RECOVER_WITHIN_S)
 
-    def insert(self, draft: Draft, *, minted: bool = False) -> asyncio.Future[bool]:
+    def insert(self, draft: Draft, *, minted: bool = False, linked: bool = False) -> asyncio.Future[bool]:
         """Queues a posted span; the future ends with its commit, False if there is one of this id.
 
-        `minted`: its id was made here, so that there is none. Raises StoreUnavailable, as the future may.
+        `minted`: its id was made here, so that there is none. `linked`: it was stored before, and says of which call it
+        is. Raises StoreUnavailable, as the future may.
         """
         span, content = rows.span_row(draft), rows.content_row(draft)
         posted = _entry(draft, draft.received_at, audit.POSTED)
         assert draft.received_at is not None, "a span that is complete was received"
         received_at = stored_time(draft.received_at)
 
-        may_be_of_a_call = _may_be_of_a_call(draft)
+        may_be_of_a_call = not linked and _may_be_of_a_call(draft)
 
         def apply(batch: Batch) -> bool:
             if minted and not may_be_of_a_call:

@@ -9,8 +9,10 @@ import aiohttp
 from gateway.upstream import dial
 
 _WITHIN_S = 30.0
-# What passes by itself; all else is for good.
-_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+# What is about the spans. All else is about the way there, and may be mended: a key, a path, a proxy.
+_OF_THE_SPANS = frozenset({400, 413, 422})
+# Of an answer, which says which spans were rejected.
+_ANSWER_BYTES = 64 * 1024
 
 
 class NotDelivered(Exception):
@@ -39,12 +41,15 @@ class Collector:
     ) -> None:
         await self._session.close()
 
-    async def send(self, body: bytes) -> None:
-        """Delivers an ExportTraceServiceRequest that is compressed with gzip. Raises NotDelivered."""
+    async def send(self, body: bytes) -> bytes:
+        """Delivers an ExportTraceServiceRequest that is compressed with gzip; what is answered. Raises NotDelivered."""
         try:
             async with self._session.post(self._endpoint, data=body, allow_redirects=False) as answer:
-                await answer.read()
+                said = await answer.content.read(_ANSWER_BYTES)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise NotDelivered(f"{type(error).__name__}: {error}", for_good=False) from error
+            # An answer that is no HTTP stands in it, on lines of its own.
+            told = " ".join(str(error).split())
+            raise NotDelivered(f"{type(error).__name__}: {told}", for_good=False) from error
         if not 200 <= answer.status < 300:
-            raise NotDelivered(f"it answers {answer.status}", for_good=answer.status not in _TRY_AGAIN)
+            raise NotDelivered(f"it answers {answer.status}", for_good=answer.status in _OF_THE_SPANS)
+        return said

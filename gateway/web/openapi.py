@@ -192,6 +192,7 @@ _RESPONSES: Schema = {
     "Malformed": _refusal("The body or the query is not what this takes."),
     "NoKey": _refusal("No key, or a wrong one.", headers={"WWW-Authenticate": ref("headers", "WWW-Authenticate")}),
     "NotFound": _refusal("The caller's organization has nothing of that id."),
+    "NoTrace": _refusal("The organization has no such trace, or does not show it.", "NoTrace"),
     "StillRunning": _refusal("The span is of a call that has not ended."),
     "TooLarge": _refusal("The body is larger than [server] max_body_mb, or the answer takes too long to make."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
@@ -596,7 +597,7 @@ def _trace(*, public: bool = False) -> Schema:
         "responses": {
             "200": _answer("The trace.", ref("schemas", "WholeTrace")),
             **({} if public else _UNAUTHORIZED),
-            "404": ref("responses", "NotFound"),
+            "404": ref("responses", "NoTrace"),
             "413": ref("responses", "TooLarge"),
             **_UNAVAILABLE,
         },

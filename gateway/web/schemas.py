@@ -173,6 +173,7 @@ def schemas() -> Schema:
             }
         ),
         "Refusal": members({"detail": _TEXT}) | _BOTH_SHAPES,
+        "NoTrace": members({"error": _TEXT}, additionalProperties=False),
         "InvalidFields": members(
             {
                 "detail": _TEXT,

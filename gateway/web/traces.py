@@ -9,7 +9,7 @@ from gateway.core import walk
 from gateway.core.filters import DELETION_FIELDS, TRACE_FIELDS, Every
 from gateway.core.trace import public_trace, whole_trace
 from gateway.core.walk import Order
-from gateway.errors import InvalidSpan, MalformedBody, NotFound
+from gateway.errors import InvalidSpan, MalformedBody
 from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.store.traces import SORTS, Trace
@@ -47,7 +47,8 @@ class TraceHandlers:
     async def _trace(self, organization_id: str, request: web.Request, *, shared: bool) -> web.StreamResponse:
         text = await self._store.trace(organization_id, _trace_id(request), _whole, shared=shared)
         if text is None:
-            raise NotFound("Trace not found.")
+            # As Respan says it of traces; of all else it is `detail`.
+            return json_reply({"error": "Trace not found"}, 404)
         return json_text_reply(text)
 
     async def share(self, request: web.Request, caller: Caller) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from gateway.core import otlp, otlp_protobuf
-from gateway.core.otlp import OtlpSpan, raw_span
+from gateway.core.otlp import Event, OtlpSpan, raw_span
 from gateway.errors import MalformedBody
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -175,10 +175,34 @@ def test_messages_in_parts() -> None:
 
 
 def test_failures() -> None:
-    event = ("exception", {"exception.message": "boom", "exception.type": "ValueError"})
+    event = Event("exception", {"exception.message": "boom", "exception.type": "ValueError"})
     failed = {"status": "failed", "status_code": 500, "log_type": "workflow"}
     assert span(failed=True, message="told") == PLAIN | failed | {"error_message": "told"}
     assert span(events=[event]) == PLAIN | failed | {"error_message": "boom", "error_code": "ValueError"}
+
+
+def test_what_happened_meanwhile_is_kept() -> None:
+    first, second = (Event("exception", {"exception.message": text}) for text in ("boom", "again"))
+    event = Event("gen_ai.user.message", {"content": "Hi"}, 1_500_000_000)
+    raw = span(events=[event, first, second, Event("late", {}, 2**64 - 1)])
+    assert raw["error_message"] == "boom"
+    assert raw["span_events"] == [
+        {"name": event.name, "timestamp": "1970-01-01T00:00:01.500000Z", "attributes": {"content": "Hi"}},
+        {"name": "exception", "timestamp": None, "attributes": {"exception.message": "again"}},
+        {"name": "late", "timestamp": "2554-07-21T23:34:33.709551Z", "attributes": {}},
+    ]
+    many = {"traceId": TRACE, "spanId": SPAN, "events": [{"name": "e"}] * 2000}
+    (found,) = otlp.from_json({"resourceSpans": [{"scopeSpans": [{"spans": [many]}]}]})
+    message = ExportTraceServiceRequest()
+    made = (
+        message.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(trace_id=bytes.fromhex(TRACE), span_id=bytes.fromhex(SPAN))
+    )
+    for _ in range(2000):
+        made.events.add(name="e")
+    assert isinstance(found, OtlpSpan) and len(found.events) == 1000
+    assert otlp_protobuf.spans(message.SerializeToString()) == [found]
 
 
 def test_times_links_and_parents() -> None:
@@ -215,10 +239,13 @@ def test_both_encodings_say_the_same() -> None:
     one = {
         **{"traceId": TRACE, "spanId": SPAN.upper(), "parentSpanId": "", "name": "n", "startTimeUnixNano": "1"},
         **{"endTimeUnixNano": "2", "attributes": attributes, "status": {"code": "STATUS_CODE_ERROR", "message": "m"}},
-        "events": [{"name": "exception", "attributes": [{"key": "a", "value": {"stringValue": "b"}}]}],
+        "events": [
+            {"name": "exception", "timeUnixNano": "7", "attributes": [{"key": "a", "value": {"stringValue": "b"}}]}
+        ],
         "links": [{"traceId": TRACE, "spanId": SPAN}],
     }
-    scope = {"scope": {"name": "lib", "version": "1"}, "spans": [one, {"traceId": "x"}]}
+    tier = [{"key": "tier", "value": {"intValue": "2"}}, {"key": "name", "value": {"stringValue": "?"}}]
+    scope = {"scope": {"name": "lib", "version": "1", "attributes": tier}, "spans": [one, {"traceId": "x"}]}
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "s"}}]}
     found = otlp.from_json({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
 
@@ -227,6 +254,8 @@ def test_both_encodings_say_the_same() -> None:
     of_resource.resource.attributes.add(key="service.name", value=AnyValue(string_value="s"))
     of_scope = of_resource.scope_spans.add()
     of_scope.scope.name, of_scope.scope.version = "lib", "1"
+    of_scope.scope.attributes.add(key="tier", value=AnyValue(int_value=2))
+    of_scope.scope.attributes.add(key="name", value=AnyValue(string_value="?"))
     made = of_scope.spans.add(
         trace_id=bytes.fromhex(TRACE),
         span_id=bytes.fromhex(SPAN),
@@ -237,17 +266,18 @@ def test_both_encodings_say_the_same() -> None:
     for name, (_, value) in VALUES.items():
         made.attributes.add(key=name, value=value)
     made.status.code, made.status.message = 2, "m"
-    made.events.add(name="exception").attributes.add(key="a", value=AnyValue(string_value="b"))
+    made.events.add(name="exception", time_unix_nano=7).attributes.add(key="a", value=AnyValue(string_value="b"))
     made.links.add(trace_id=bytes.fromhex(TRACE), span_id=bytes.fromhex(SPAN))
     of_scope.spans.add(trace_id=b"x")
     assert otlp_protobuf.spans(message.SerializeToString()) == found
     assert found[0] == OtlpSpan(
         *(TRACE, SPAN, "", "n", 1, 2),
         {
-            **{"service.name": "s", "otel.scope.name": "lib", "otel.scope.version": "1", "s": "x", "b": True, "i": 5},
+            **{"service.name": "s", "otel.scope.name": "lib", "otel.scope.version": "1", "otel.scope.tier": 2},
+            **{"s": "x", "b": True, "i": 5},
             **{"d": 0.5, "a": [1], "k": {"x": False}, "y": "AQI=", "n": None},
         },
-        *(True, "m", [("exception", {"a": "b"})], [{"trace_id": TRACE, "span_id": SPAN}]),
+        *(True, "m", [Event("exception", {"a": "b"}, 7)], [{"trace_id": TRACE, "span_id": SPAN}]),
     )
     assert found[1] == "traceId: must be 32 hexadecimal digits, not all 0."
 

@@ -65,6 +65,15 @@ def test_unknown_fields_are_shown_and_never_stand_before_a_known_one() -> None:
     assert (shown["id"], shown["period_start"]) == ("u", "2026")
 
 
+def test_of_what_is_not_ours_only_what_clients_can_read_is_shown() -> None:
+    odd = {"period_end": "soon", "deployment_id": 5, "deployment_name": ["x"], "limit_info": {"is_allowed": "?"}}
+    shown = public(row(**odd, prompt_version_number="x"))
+    assert not [name for name in (*odd, "prompt_version_number") if shown[name] is not None]
+    good = {"period_end": "2026-01-02T03:04:05Z", "deployment_id": "5", "prompt_version_number": 3}
+    shown = public(row(**good))
+    assert {name: shown[name] for name in good} == good
+
+
 def test_metadata_is_text_and_reserved_keys_are_hidden() -> None:
     metadata = {"a": "text", "b": 1, "c": True, "d": None, "e": [1.5], "_f": "hidden", "": "empty"}
     shown = public(row(metadata=metadata, properties=metadata))

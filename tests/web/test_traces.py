@@ -81,7 +81,7 @@ async def test_a_trace_and_its_tree(filled: Gateway) -> None:
         **{"input": '[{"role":"user","content":"q"}]', "span_links": None, "storage_object_key": None},
         **{"span_workflow_name": None, "children": []},
     }
-    assert await ask(filled, "t/3") == (404, {"detail": "Trace not found."})
+    assert await ask(filled, "t/3") == (404, {"error": "Trace not found"})
 
 
 @pytest.mark.parametrize(
