@@ -211,7 +211,7 @@ def summed_up(organization_id: str, asked: Within, keys: Sequence[Key], named: S
     keys count."""
     hours = _of_hours(organization_id, asked, named)
     spans = _of_spans(organization_id, asked, named)
-    by = grouped([key.name for key in keys])
+    by = grouped(len(keys))
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
         f"SELECT {names}{OF_SUMS} FROM ("
@@ -225,7 +225,7 @@ def spread_out(organization_id: str, asked: Within, keys: Sequence[Key], named: 
     """How often (`number`) each value of a measure (`measured`) came, by keys, in the same."""
     hours = _of_hours(organization_id, asked, named)
     spans = _of_spans(organization_id, asked, named)
-    by = grouped([*(key.name for key in keys), "measured"])
+    by = grouped(len(keys) + 1)
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
         f"SELECT {names}measured, sum(number) AS number FROM ("
@@ -242,9 +242,10 @@ def shown(keys: Sequence[Key], *, of_hours: bool = False) -> str:
     return "".join(f"{key.of_hours if of_hours else key.of_spans} AS {key.name}, " for key in keys)
 
 
-def grouped(names: Sequence[str]) -> str:
-    """What a SELECT ends in that is grouped by these, if by any."""
-    return f" GROUP BY {', '.join(names)}" if names else ""
+def grouped(number: int) -> str:
+    """What a SELECT ends in that is grouped by so many of its first columns, if by any. Not by their names: tables that
+    are read have columns of the same names, `json_each` a `key`, and these would be meant."""
+    return f" GROUP BY {', '.join(str(place + 1) for place in range(number))}" if number else ""
 
 
 def _of_hours(organization_id: str, asked: Within, named: Sql) -> Sql:
