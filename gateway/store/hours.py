@@ -69,18 +69,23 @@ def sum_up(path: Path, now: datetime) -> Iterator[str]:
     with closing(sqlite.connect_behind(path)) as db:
         db.row_factory = sqlite3.Row
         found = db.execute(
-            "SELECT organization_id, hour FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",
+            "SELECT organization_id, hour, summed FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",
             (_STANDS, before),
         ).fetchall()
-        for organization_id, hour in found:
-            yield from _sum_up(db, organization_id, hour)
+        for organization_id, hour, was in found:
+            yield from _sum_up(db, organization_id, hour, was)
 
 
-def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator[str]:
+def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str, was: int) -> Iterator[str]:
     key = (organization_id, hour)
     # Who changes a span of that hour, or sums it up too, takes the claim away: then the sums are not kept.
     claim = secrets.randbelow(2**62) + _STANDS + 1
-    db.execute("UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ?", (claim, *key))
+    claimed = db.execute(
+        "UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ? AND summed = ?", (claim, *key, was)
+    ).rowcount
+    if not claimed:
+        # Another process sums it up, or has done so.
+        return
     sums: defaultdict[_Dimensions, _Hour] = defaultdict(_Hour)
     for part in range(_PARTS):
         minute = f"{hour}:{part:02}"
