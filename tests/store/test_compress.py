@@ -88,6 +88,15 @@ async def test_first_words_are_for_everyone(tmp_path: Path) -> None:
     assert read() == {**others, "call": ((SAID * 20)[:200], (SAID * 30)[:200])}
 
 
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    async with store_in(str(tmp_path)) as store:
+        for number in range(50):
+            await store.insert(draft(str(number), input=SAID * 10))
+    first, second = (compress(path, NOON + timedelta(days=1)) for _ in range(2))
+    assert (next(first), next(second), next(first, None), list(second)) == (20, 20, None, [10])
+
+
 async def test_half_a_surrogate_pair_holds_nothing_up(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     async with store_in(str(tmp_path)) as store:
