@@ -1,7 +1,10 @@
 """Percentiles of values that were counted, to two digits each."""
 
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
+
+_LARGEST = sys.float_info.max
 
 
 class Percentiles(NamedTuple):
@@ -14,7 +17,8 @@ class Percentiles(NamedTuple):
 
 def percentiles(counted: Iterable[tuple[str, int]]) -> Percentiles:
     """Of values as text and how often each came; by nearest rank: the least value that so many are not above."""
-    values = sorted((float(value), number) for value, number in counted)
+    # The largest numbers there are would be rounded beyond them.
+    values = sorted((max(-_LARGEST, min(float(value), _LARGEST)), number) for value, number in counted)
     total = sum(number for _, number in values)
     return Percentiles(*(_at(values, total, share) for share in (50, 95, 99)))
 

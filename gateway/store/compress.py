@@ -36,14 +36,17 @@ def compress(path: Path, before: datetime) -> Iterator[int]:
     Raises sqlite3.Error.
     """
     with closing(sqlite.connect_behind(path)) as db:
-        while done := _some(db, stored_time(before)):
-            yield done
+        last = queries.place_of(db, FOLLOWER)
+        while ids := _some(db, last, stored_time(before)):
+            last = ids[-1]
+            yield len(ids)
 
 
-def _some(db: sqlite3.Connection, before: str) -> int:
+def _some(db: sqlite3.Connection, last: int | None, before: str) -> list[int]:
     db.execute("BEGIN IMMEDIATE")
     try:
-        ids = _next(db, queries.place_of(db, FOLLOWER) or 0, before)
+        # Where another process has gone on, it is at it. Both would hold up calls twice as much.
+        ids = _next(db, last or 0, before) if queries.place_of(db, FOLLOWER) == last else []
         for row_id in ids:
             _compress(db, row_id)
         if ids:
@@ -52,7 +55,7 @@ def _some(db: sqlite3.Connection, before: str) -> int:
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    return len(ids)
+    return ids
 
 
 def _next(db: sqlite3.Connection, last: int, before: str) -> list[int]:

@@ -69,18 +69,23 @@ def sum_up(path: Path, now: datetime) -> Iterator[str]:
     with closing(sqlite.connect_behind(path)) as db:
         db.row_factory = sqlite3.Row
         found = db.execute(
-            "SELECT organization_id, hour FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",
+            "SELECT organization_id, hour, summed FROM span_hour WHERE summed <> ? AND hour < ? ORDER BY hour DESC",
             (_STANDS, before),
         ).fetchall()
-        for organization_id, hour in found:
-            yield from _sum_up(db, organization_id, hour)
+        for organization_id, hour, was in found:
+            yield from _sum_up(db, organization_id, hour, was)
 
 
-def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str) -> Iterator[str]:
+def _sum_up(db: sqlite3.Connection, organization_id: str, hour: str, was: int) -> Iterator[str]:
     key = (organization_id, hour)
     # Who changes a span of that hour, or sums it up too, takes the claim away: then the sums are not kept.
     claim = secrets.randbelow(2**62) + _STANDS + 1
-    db.execute("UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ?", (claim, *key))
+    claimed = db.execute(
+        "UPDATE span_hour SET summed = ? WHERE organization_id = ? AND hour = ? AND summed = ?", (claim, *key, was)
+    ).rowcount
+    if not claimed:
+        # Another process sums it up, or has done so.
+        return
     sums: defaultdict[_Dimensions, _Hour] = defaultdict(_Hour)
     for part in range(_PARTS):
         minute = f"{hour}:{part:02}"
@@ -211,7 +216,7 @@ def summed_up(organization_id: str, asked: Within, keys: Sequence[Key], named: S
     keys count."""
     hours = _of_hours(organization_id, asked, named)
     spans = _of_spans(organization_id, asked, named)
-    by = grouped([key.name for key in keys])
+    by = grouped(len(keys))
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
         f"SELECT {names}{OF_SUMS} FROM ("
@@ -225,7 +230,7 @@ def spread_out(organization_id: str, asked: Within, keys: Sequence[Key], named: 
     """How often (`number`) each value of a measure (`measured`) came, by keys, in the same."""
     hours = _of_hours(organization_id, asked, named)
     spans = _of_spans(organization_id, asked, named)
-    by = grouped([*(key.name for key in keys), "measured"])
+    by = grouped(len(keys) + 1)
     names = "".join(f"{key.name}, " for key in keys)
     return Sql(
         f"SELECT {names}measured, sum(number) AS number FROM ("
@@ -242,9 +247,10 @@ def shown(keys: Sequence[Key], *, of_hours: bool = False) -> str:
     return "".join(f"{key.of_hours if of_hours else key.of_spans} AS {key.name}, " for key in keys)
 
 
-def grouped(names: Sequence[str]) -> str:
-    """What a SELECT ends in that is grouped by these, if by any."""
-    return f" GROUP BY {', '.join(names)}" if names else ""
+def grouped(number: int) -> str:
+    """What a SELECT ends in that is grouped by so many of its first columns, if by any. Not by their names: tables that
+    are read have columns of the same names, `json_each` a `key`, and these would be meant."""
+    return f" GROUP BY {', '.join(str(place + 1) for place in range(number))}" if number else ""
 
 
 def _of_hours(organization_id: str, asked: Within, named: Sql) -> Sql:

@@ -100,7 +100,7 @@ class Source:
         """A row of sums for each key; one row where there are no keys."""
         if self._within is not None:
             return hours.summed_up(self._organization_id, self._within, self._keys, self._named)
-        return self._of_spans(OF_SPANS, [key.name for key in self._keys])
+        return self._of_spans(OF_SPANS, len(self._keys))
 
     def spread(self, measure: str) -> Sql:
         """How often (`number`) each value of a measure (`measured`) came, by keys."""
@@ -109,11 +109,11 @@ class Source:
             return hours.spread_out(*of, measure)
         found = self._of_spans(
             f"{hours.VALUE.format(measure)} AS measured, count({measure}) AS number",
-            [*(key.name for key in self._keys), "measured"],
+            len(self._keys) + 1,
         )
         return Sql(f"SELECT * FROM ({found.text}) WHERE number > 0", found.values)
 
-    def _of_spans(self, shown: str, by: Sequence[str]) -> Sql:
+    def _of_spans(self, shown: str, by: int) -> Sql:
         return Sql(
             f"SELECT {hours.shown(self._keys)}{shown} FROM span WHERE organization_id = ? AND {ONCE}"
             f" AND {self._where.text} AND {self._named.text}{hours.grouped(by)}",

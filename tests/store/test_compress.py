@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from gateway.store.store import Store
 from tests.store.spans import NOON, draft
 from tests.store.test_lists import store_in
 from tests.store.test_store import call
+from tests.test_readme import README
 
 SAID = "Say what the quick brown fox does, ünd why. "
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SAID * 20}]
@@ -86,6 +88,15 @@ async def test_first_words_are_for_everyone(tmp_path: Path) -> None:
     assert read() == {**others, "call": ((SAID * 20)[:200], (SAID * 30)[:200])}
 
 
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    async with store_in(str(tmp_path)) as store:
+        for number in range(50):
+            await store.insert(draft(str(number), input=SAID * 10))
+    first, second = (compress(path, NOON + timedelta(days=1)) for _ in range(2))
+    assert (next(first), next(second), next(first, None), list(second)) == (20, 20, None, [10])
+
+
 async def test_half_a_surrogate_pair_holds_nothing_up(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     async with store_in(str(tmp_path)) as store:
@@ -106,12 +117,14 @@ def test_the_shell_of_sqlite_reads_what_is_compressed(tmp_path: Path) -> None:
     async def main() -> None:
         async with store_in(str(tmp_path)) as store:
             await store.insert(of_a_call("call"))
+            assert list(compress(path, NOON + timedelta(days=1))) == [1]
+            await store.insert(of_a_call("new"))
 
     asyncio.run(main())
-    assert list(compress(path, NOON + timedelta(days=1))) == [1]
-    query = "SELECT CAST(sqlar_uncompress(full_response, 1e8) AS TEXT) FROM spans"
+    (told,) = re.findall(r"`(iif\(typeof.*)`", README)
+    query = f"SELECT {told} FROM spans"
     shown = subprocess.run(["sqlite3", path, query], capture_output=True, text=True, check=True).stdout
-    assert json.loads(shown)["choices"] == [{"message": ANSWERED}]
+    assert [json.loads(line)["messages"] for line in shown.splitlines()] == [ASKED, ASKED]
 
 
 async def test_it_goes_as_far_as_spans_are_old_and_done(tmp_path: Path) -> None:

@@ -152,6 +152,18 @@ async def test_hours_that_are_summed_are_read_no_more(tmp_path: Path) -> None:
         assert [(key, one.spans) for key, one in groups] == [("chat", 3)]
 
 
+async def test_two_processes_do_not_sum_up_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    async with store_in(str(tmp_path)) as store:
+        for hour in range(3):
+            await store.insert(priced(f"{hour}", after_s=3600 * hour))
+    first, second = sum_up(path, LATER), sum_up(path, LATER)
+    assert next(first)[-2:] == "14"
+    # One that died might have left it like that.
+    assert [hour[-2:] for hour in second] == ["14", "13", "12"]
+    assert list(first) == []
+
+
 async def test_an_hour_is_summed_up_once_it_is_over(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     async with store_in(str(tmp_path)) as store:

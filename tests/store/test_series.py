@@ -58,3 +58,17 @@ async def test_groups_and_percentiles(tmp_path: Path, is_summed: bool) -> None:
         # To two digits: 10.5 is either 10 or 11.
         assert whole.percentiles["latency"][:2] == (5.9, 10.0)
         assert whole.percentiles["time_to_first_token"] == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("is_summed", [False, True])
+async def test_percentiles_by_a_field_of_the_same_values(tmp_path: Path, is_summed: bool) -> None:
+    async with store_in(str(tmp_path)) as store:
+        for number, (model, latency) in enumerate([("a", 1), ("b", 1), ("b", 1), ("b", 2), ("a", 2), ("a", 2)]):
+            await store.insert(priced(f"{number}", model=model, latency=latency))
+        if is_summed:
+            list(sum_up(tmp_path / "spans.db", NOON + timedelta(days=9)))
+        found, _ = await store.series("o", Every(), 3600, "model", groups_at_most=2, shape=list)
+        assert [(point.key, point.percentiles["latency"][:2]) for point in found] == [
+            ("a", (2.0, 2.0)),
+            ("b", (1.0, 2.0)),
+        ]

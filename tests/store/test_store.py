@@ -361,7 +361,7 @@ def test_the_schema_has_every_field(path: Path) -> None:
     sqlite.create(path)
     assert columns(path, "span") == {*OF_THE_STORE, *SPAN_COLUMNS}
     assert {*OPEN_COLUMNS} <= {*SPAN_COLUMNS}
-    assert columns(path, "content") == {"span_id", *CONTENT_COLUMNS}
+    assert columns(path, "content") == {"span_id", "input_text", "output_text", *CONTENT_COLUMNS}
     legacy = {"messages", "prompt_messages", "completion_message", "completion_messages"}
     of_the_store = {"row_id", "seq", "is_open", "extras", "cost_picos"}
     assert columns(path, "spans") == ({*Span.model_fields} - legacy) | of_the_store

@@ -1,5 +1,6 @@
 """Sums over time, over HTTP."""
 
+import sys
 import threading
 from typing import Any
 
@@ -128,3 +129,9 @@ async def test_the_last_hour_that_there_is(gateway: Gateway) -> None:
     status, found = await ask(gateway)
     assert (status, [point["number_of_requests"] for point in found["results"]]) == (200, [1])
     assert (found["start_time"], found["end_time"]) == ("9999-12-31T23:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
+
+
+async def test_the_largest_number_stays_one(gateway: Gateway) -> None:
+    await gateway.post({"model": "a", "latency": sys.float_info.max})
+    _, found = await ask(gateway)
+    assert found["results"][0]["latency"] == shares(sys.float_info.max)
