@@ -20,7 +20,7 @@ SERIES_PARAMETERS = frozenset({"start_time", "end_time", "environment", "interva
 # By name, in seconds.
 INTERVALS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 6 * 3600, "1d": 86_400, "1w": 7 * 86_400}
 AUTO = "auto"
-# The shortest interval is taken of which a range has no more than so many; more than the other are refused.
+# The shortest interval is taken of which a range has no more than so many; of one that was asked for, as the other.
 _POINTS = 120
 _POINTS_AT_MOST = 2000
 SERIES_GROUPS = (
@@ -74,21 +74,16 @@ class SeriesHandlers:
             first, last = await self._store.extent(caller.organization_id) or (end or now, start or now)
             start = start if start is not None else min(first, end or first)
             end = end if end is not None else max(last, start)
-        if end < start:
-            raise MalformedBody("end_time: must not be before start_time.")
         return start, end
 
 
 def _interval(name: str, range_s: float) -> str:
-    if name == AUTO:
-        return next((one for one, step_s in INTERVALS.items() if range_s <= step_s * _POINTS), [*INTERVALS][-1])
-    if name not in INTERVALS:
+    """The one that is asked for, or the next longer one that makes no more points than can be shown."""
+    if name != AUTO and name not in INTERVALS:
         raise MalformedBody(f"interval: must be one of {', '.join((AUTO, *INTERVALS))}.")
-    if range_s > INTERVALS[name] * _POINTS_AT_MOST:
-        raise MalformedBody(
-            f"interval: the range has more than {_POINTS_AT_MOST:,} of {name}; take a longer one, or a shorter range."
-        )
-    return name
+    least_s, at_most = (0, _POINTS) if name == AUTO else (INTERVALS[name], _POINTS_AT_MOST)
+    fitting = (one for one, step_s in INTERVALS.items() if step_s >= least_s and range_s <= step_s * at_most)
+    return next(fitting, [*INTERVALS][-1])
 
 
 def _shown(point: Point, group: str | None) -> dict[str, Any]:
