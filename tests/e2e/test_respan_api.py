@@ -2,11 +2,13 @@
 
 import asyncio
 import datetime as dt
+import functools
 import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 # The client reads its default key from the environment when it is imported.
 os.environ.pop("RESPAN_API_KEY", None)
@@ -23,7 +25,16 @@ from respan import (
     TraceFilterCondition,
 )
 from respan.core.api_error import ApiError
+from respan.core.pagination import SyncPager
 from respan.errors import BadRequestError, NotFoundError, UnprocessableEntityError
+from respan.spans.client import AsyncSpansClient
+from respan.traces import (
+    CreateTraceLegacyRequestData,
+    CreateTraceLegacyRequestZeroItem,
+    CreateTraceRequestResourceSpansItem,
+)
+from respan.traces.client import AsyncTracesClient
+from respan.users.client import AsyncUsersClient
 
 from tests.conftest import KEY, Gateway
 from tests.fakes.upstream import ScriptedUpstream
@@ -85,12 +96,52 @@ def client(gateway: Gateway, key: str = KEY) -> Iterator[RespanClient]:
         yield RespanClient(base_url=gateway.url, authorization=key, respan_api_key=key, httpx_client=http)
 
 
-@pytest.fixture
-async def respan(gateway: Gateway) -> AsyncIterator[AsyncRespanClient]:
+class Blocking:
+    """The client that blocks, used like the one that does not: each call in a thread."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._of, name)
+        if not callable(found):
+            return Blocking(found)
+
+        @functools.wraps(found)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            answer = await asyncio.to_thread(found, *args, **kwargs)
+            return pages(answer) if isinstance(answer, SyncPager) else answer
+
+        return call
+
+
+async def pages(pager: SyncPager[Any, Any]) -> AsyncIterator[Any]:
+    for one in await asyncio.to_thread(list, pager):
+        yield one
+
+
+@pytest.fixture(params=["async", "blocking"])
+async def respan(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncIterator[AsyncRespanClient]:
+    if request.param == "blocking":
+        with client(gateway) as blocking:
+            yield cast("AsyncRespanClient", Blocking(blocking))
+        return
     async with httpx.AsyncClient(timeout=30) as http:
         yield AsyncRespanClient(
             base_url=gateway.url, authorization=f"Bearer {KEY}", respan_api_key=KEY, httpx_client=http
         )
+
+
+def test_every_method_is_used_here() -> None:
+    resources = {"spans": AsyncSpansClient, "traces": AsyncTracesClient, "users": AsyncUsersClient}
+    methods = {
+        f"respan.{name}.{method}("
+        for name, of in resources.items()
+        for method, _ in inspect.getmembers(of, inspect.iscoroutinefunction)
+        if not method.startswith("_")
+    }
+    used = Path(__file__).read_text()
+    assert len(methods) > 15 and {method for method in methods if method not in used} == set()
 
 
 def shown(span: Any) -> dict[str, Any]:
@@ -126,19 +177,6 @@ async def test_each_argument_may_be_none(respan: AsyncRespanClient) -> None:
     nothing = dict.fromkeys({*ARGUMENTS, *SAME} - {"model"})
     created = await respan.spans.create_span(model="m", **nothing, request_options=ONCE)
     assert (created.status, created.latency, created.cost, created.customer_identifier) == ("success", None, None, None)
-
-
-async def test_the_client_that_blocks(gateway: Gateway) -> None:
-    def use() -> tuple[Any, Any, list[Any]]:
-        with client(gateway) as respan:
-            created = respan.spans.create_span(**ARGUMENTS, request_options=ONCE)
-            full = respan.spans.retrieve_span(created.id)
-            respan.spans.bulk_create_spans(logs=[SpanCreateRequest(model="m", prompt_messages=[USER])] * 4)
-            return created, full, list(respan.spans.list_spans(page=1, page_size=2))
-
-    created, full, listed = await asyncio.to_thread(use)
-    assert shown(created) == shown(full) == EXPECTED
-    assert len(listed) == 5 and len({span["id"] for span in listed}) == 5
 
 
 async def test_bulk_create_and_list_to_the_end(respan: AsyncRespanClient) -> None:
@@ -214,6 +252,53 @@ async def test_traces(gateway: Gateway, respan: AsyncRespanClient) -> None:
     )
     assert deleted.deleted_count == 1
     assert "0 spans" in (await respan.traces.delete_trace("t")).message
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+async def test_spans_of_a_trace_in_respan_s_own_form(respan: AsyncRespanClient, is_wrapped: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {"span_unique_id": "r", "span_name": "root", "log_type": "workflow", "input": "q", "output": "a"},
+        {"span_unique_id": "c", "span_name": "call", "span_parent_id": "r", "model": "gpt-4o-mini", "cost": 0.5},
+    ]
+    times = {"start_time": START.isoformat(), "timestamp": (START + dt.timedelta(seconds=1)).isoformat()}
+    told = [{"trace_unique_id": "t", "latency": 1.0, **times, **row} for row in rows]
+    request: Any = (
+        CreateTraceLegacyRequestData.model_validate({"data": told})
+        if is_wrapped
+        else [CreateTraceLegacyRequestZeroItem.model_validate(row) for row in told]
+    )
+    done = await respan.traces.create_trace_legacy(request=request, request_options=ONCE)
+    assert done.message
+    trace = await respan.traces.retrieve_trace("t")
+    assert (trace.name, trace.span_count, trace.total_cost, trace.start_time) == ("root", 2, 0.5, START)
+    assert trace.span_tree is not None
+    (root,) = trace.span_tree
+    assert (root.input, root.output, [child["span_name"] for child in root.children or []]) == ("q", "a", ["call"])
+
+
+async def test_spans_of_a_trace_as_otlp(respan: AsyncRespanClient) -> None:
+    seconds = int(START.timestamp())
+    kinds = {"1" * 16: ("flow", "workflow", None), "2" * 16: ("step", "task", "1" * 16)}
+    spans = [
+        {
+            **{"trace_id": "a" * 32, "span_id": span_id, "name": name, "status": {"code": 1}},
+            **({"parent_span_id": parent} if parent else {}),
+            **{"start_time_unix_nano": f"{seconds}000000000", "end_time_unix_nano": f"{seconds + 2}000000000"},
+            "attributes": [{"key": "traceloop.span.kind", "value": {"stringValue": kind}}],
+        }
+        for span_id, (name, kind, parent) in kinds.items()
+    ]
+    of_scope = {"scope": {"name": "by hand", "version": "1"}, "spans": spans}
+    item = CreateTraceRequestResourceSpansItem.model_validate({"resource": {}, "scope_spans": [of_scope]})
+    done = await respan.traces.create_trace(resource_spans=[item], request_options=ONCE)
+    assert done.partial_success is not None
+    assert (done.partial_success.rejected_spans, done.partial_success.error_message) == (0, "")
+    trace = await respan.traces.retrieve_trace("a" * 32)
+    assert (trace.name, trace.span_count, trace.duration, trace.start_time) == ("flow", 2, 2.0, START)
+    assert trace.span_tree is not None
+    (root,) = trace.span_tree
+    assert (root.span_unique_id, root.log_type) == ("1" * 16, "workflow")
+    assert [(child["span_name"], child["log_type"]) for child in root.children or []] == [("step", "task")]
 
 
 async def test_users(respan: AsyncRespanClient) -> None:
