@@ -1,4 +1,4 @@
-"""Loading the rest of the program quickly: half of a start is that."""
+"""Loading the rest of the program quickly: nearly all of a start is that."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ _MEANWHILE = {
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """What is imported within does not do what takes long and is of no use here, a third of the time together.
+    """What is imported within does not do what takes long and is of no use here, a quarter of the time together.
 
     After it, aiohttp's default TLS context trusts nobody: a session that is to speak TLS brings its own.
     """

@@ -77,25 +77,25 @@ def _next(db: sqlite3.Connection, last: int, before: str) -> list[int]:
 
 
 def _compress(db: sqlite3.Connection, row_id: int) -> None:
-    row = db.execute(f"SELECT {', '.join(sqlite.COMPRESSED)} FROM content WHERE span_id = ?", (row_id,)).fetchone()
-    if row is None:
+    cursor = db.execute("SELECT * FROM content WHERE span_id = ?", (row_id,))
+    columns = [column[0] for column in cursor.description]
+    found = cursor.fetchone()
+    if found is None:
         return
-    smaller = {name: _smaller(value) for name, value in zip(sqlite.COMPRESSED, row, strict=True)}
-    changed: dict[str, object] = {name: value for name, value in smaller.items() if value is not None}
+    row: dict[str, object] = dict(zip(columns, found, strict=True))
+    smaller = {name: _smaller(row[name]) for name in sqlite.COMPRESSED}
+    changed = {name: value for name, value in smaller.items() if value is not None}
     if not changed:
         return
     # While it can still be read without us. As bytes: what JSON says with half a surrogate pair is no UTF-8.
     names = ("input_text", "output_text")
     shown = ", ".join(f"CAST({name} AS BLOB)" for name in names)
     texts = db.execute(f"SELECT {shown} FROM texts WHERE row_id = ?", (row_id,)).fetchone()
-    for name, text in zip(names, texts, strict=True):
-        changed[name] = None if text is None else text.decode(errors="replace")[:_TEXT_KEPT]
+    kept = [None if text is None else text.decode(errors="replace")[:_TEXT_KEPT] for text in texts]
+    row |= {**changed, **dict(zip(names, kept, strict=True))}
     # Not as an UPDATE: that leaves each row on the page that it filled, and pages half empty are not put together.
-    cursor = db.execute("SELECT * FROM content WHERE span_id = ?", (row_id,))
-    columns = [column[0] for column in cursor.description]
-    values = [changed.get(name, value) for name, value in zip(columns, cursor.fetchone(), strict=True)]
     db.execute("DELETE FROM content WHERE span_id = ?", (row_id,))
-    db.execute(f"INSERT INTO content ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
+    db.execute(f"INSERT INTO content ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
 
 def _smaller(text: object) -> bytes | None:

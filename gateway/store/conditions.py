@@ -45,9 +45,22 @@ def where(of: Filter, meaning: Callable[[Condition], Sql]) -> Sql:
     if isinstance(of, Condition):
         return meaning(of)
     parts = [where(part, meaning) for part in of.parts]
+    return every(parts) if isinstance(of, Every) else either(parts)
+
+
+def every(parts: Sequence[Sql]) -> Sql:
+    """All of these conditions; what is always true where there are none."""
+    return _joined(parts, " AND ")
+
+
+def either(parts: Sequence[Sql]) -> Sql:
+    """Any of these conditions; as above where there are none."""
+    return _joined(parts, " OR ")
+
+
+def _joined(parts: Sequence[Sql], joint: str) -> Sql:
     if not parts:
         return Sql("1")
-    joint = " AND " if isinstance(of, Every) else " OR "
     return Sql(f"({joint.join(part.text for part in parts)})", tuple(value for part in parts for value in part.values))
 
 
@@ -124,8 +137,7 @@ def of_field(of: Condition, expression: str, kind: Kind) -> Sql:
         return _said(of, expression)
     if of.operator == BETWEEN:
         signs = zip((">=", "<="), of.values, strict=True)
-        ends = [Sql(f"{expression} {sign} ?", (end,)) for sign, end in signs if end is not None]
-        return Sql(" AND ".join(end.text for end in ends), tuple(end.values[0] for end in ends))
+        return every([Sql(f"{expression} {sign} ?", (end,)) for sign, end in signs if end is not None])
     if of.operator == HAS_KEY:
         return Sql(*_any(f"EXISTS (SELECT 1 FROM json_each({expression}) WHERE key = ?)", of.values))
     values = tuple(_stored(kind, value) for value in of.values)
@@ -138,13 +150,11 @@ def _said(of: Condition, written: str) -> Sql:
     found = _compared(_SAID[of.field], of.operator, of.values)
     if of.operator.startswith("not_"):
         return found
-    looks: list[Sql] = []
-    for value in of.values:
-        runs = [run.lower() for run in _PLAIN.findall(value)[:_LOOKS_AT_MOST]]
-        holds = " AND ".join([f"instr(lower({written}), ?) > 0"] * len(runs)) or "1"
-        looks.append(Sql(f"({holds})", tuple(runs)))
-    text = " OR ".join(look.text for look in looks)
-    return Sql(f"(({text}) AND {found.text})", (*(run for look in looks for run in look.values), *found.values))
+    looks = [
+        every([_holds(f"lower({written})", run.lower()) for run in _PLAIN.findall(value)[:_LOOKS_AT_MOST]])
+        for value in of.values
+    ]
+    return every([either(looks), found])
 
 
 def _of_member(of: Condition, key: str) -> Sql:
@@ -172,10 +182,8 @@ _AS_TEXT = (
 
 def _native(of: Condition) -> Sql:
     """A member of `properties` beside values of JSON's types, which are not mixed; text may stand for what is none."""
-    tests = [test for value in of.values for test in _native_tests(of.operator, value)]
-    text = f"({' OR '.join(test.text for test in tests)})"
-    values = tuple(value for test in tests for value in test.values)
-    return Sql(f"NOT coalesce({text}, 0)" if of.operator == NOT else text, values)
+    found = either([test for value in of.values for test in _native_tests(of.operator, value)])
+    return _not(found) if of.operator == NOT else found
 
 
 def _native_tests(operator: str, value: Any) -> list[Sql]:
@@ -211,13 +219,15 @@ def _compared(expression: str, operator: str, values: Sequence[Any]) -> Sql:
     if operator == EQUALS:
         return _equal(expression, values)
     if operator == NOT:
-        equal = _equal(expression, values)
-        return Sql(f"NOT coalesce({equal.text}, 0)", equal.values)
+        return _not(_equal(expression, values))
     positive = _NEGATED.get(operator, operator)
-    tests = [_LIKENESS[positive](expression, value) for value in values]
-    text = " OR ".join(test.text for test in tests)
-    found = tuple(value for test in tests for value in test.values)
-    return Sql(f"NOT coalesce(({text}), 0)" if operator in _NEGATED else f"({text})", found)
+    found = either([_LIKENESS[positive](expression, value) for value in values])
+    return _not(found) if operator in _NEGATED else found
+
+
+def _not(of: Sql) -> Sql:
+    """Also of what is not known to hold."""
+    return Sql(f"NOT coalesce({of.text}, 0)", of.values)
 
 
 def _equal(expression: str, values: Sequence[Any]) -> Sql:
@@ -231,7 +241,7 @@ def _equal(expression: str, values: Sequence[Any]) -> Sql:
         tests.append(Sql(f"{expression} IN (SELECT value FROM json_each(?))", (json.dumps(there),)))
     elif there:
         tests.append(Sql(f"{expression} IN ({', '.join('?' * len(there))})", there))
-    return Sql(f"({' OR '.join(test.text for test in tests)})", tuple(value for test in tests for value in test.values))
+    return either(tests)
 
 
 def _any(test: str, values: Sequence[Any]) -> Sql:
@@ -253,8 +263,7 @@ def _folded(expression: str, value: str) -> str:
 
 def _words(expression: str, value: str) -> Sql:
     """Each word somewhere in it."""
-    tests = [_holds_folded(expression, word) for word in value.split()] or [Sql("1")]
-    return Sql(f"({' AND '.join(test.text for test in tests)})", tuple(word for test in tests for word in test.values))
+    return every([_holds_folded(expression, word) for word in value.split()])
 
 
 _LIKENESS: Mapping[str, Callable[[str, str], Sql]] = {

@@ -44,9 +44,9 @@ OF_SPANS = ", ".join(
         "max(timestamp) AS newest",
     )
 )
+OF_SUMS = ", ".join((*(f"sum({name}) AS {name}" for name in _NUMBERS), "max(newest) AS newest"))
 # A measured value, to two digits: so few are different that each can be counted.
 VALUE = "printf('%.1e', {})"
-OF_SUMS = ", ".join((*(f"sum({name}) AS {name}" for name in _NUMBERS), "max(newest) AS newest"))
 
 # An hour is summed once it has been over for so long: late counts come in the first seconds.
 _OVER_FOR = timedelta(minutes=1)
@@ -177,10 +177,10 @@ def within(which: Filter) -> Within | None:
         else:
             return None
     return Within(
-        whole=_every(Sql(f"hour || '{_EDGES[sign[0]]}' {sign} ?", (time,)) for sign, time in times),
-        near=_every(Sql(f"hour {sign[0]}= ?", (time[:_HOUR_LENGTH],)) for sign, time in times),
+        whole=in_sql.every([Sql(f"hour || '{_EDGES[sign[0]]}' {sign} ?", (time,)) for sign, time in times]),
+        near=in_sql.every([Sql(f"hour {sign[0]}= ?", (time[:_HOUR_LENGTH],)) for sign, time in times]),
         # The plus keeps SQLite from going, for each hour, through all that is in the range.
-        times=_every(Sql(f"+timestamp {sign} ?", (time,)) for sign, time in times),
+        times=in_sql.every([Sql(f"+timestamp {sign} ?", (time,)) for sign, time in times]),
         those=in_sql.of_spans(Every(tuple(others))),
     )
 
@@ -198,11 +198,6 @@ def _all_of(of: Filter) -> Iterator[Filter]:
         yield of
 
 
-def _every(of: Iterator[Sql]) -> Sql:
-    parts: Sequence[Sql] = list(of)
-    return Sql(" AND ".join(part.text for part in parts) or "1", tuple(one for part in parts for one in part.values))
-
-
 class Key(NamedTuple):
     """By what sums are grouped: a name for it, and what it is of a row of `hourly_sum`, if anything, and of `span`."""
 
@@ -212,8 +207,7 @@ class Key(NamedTuple):
 
 
 def summed_up(organization_id: str, asked: Within, keys: Sequence[Key], named: Sql) -> Sql:
-    """Sums by keys: of whole hours whose sums stand, and of the spans of all others. `named`: whose
-    keys count."""
+    """Sums by keys: of whole hours whose sums stand, and of the spans of all others. `named`: whose keys count."""
     hours = _of_hours(organization_id, asked, named)
     spans = _of_spans(organization_id, asked, named)
     by = grouped(len(keys))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.walk import TIMESTAMP, Order, Place
-from gateway.store.conditions import Sql
+from gateway.store.conditions import Sql, every
 
 Row = dict[str, Any]
 
@@ -102,23 +102,16 @@ def _of_part(
     if behind is not None:
         place = ("id", (behind.row_id,)) if column is None else (f"({column}, id)", (behind.value, behind.row_id))
         conditions = [*conditions, Sql(f"{place[0]} {beyond} ({', '.join('?' * len(place[1]))})", place[1])]
+    where = every(conditions)
     return db.execute(
-        f"SELECT id, {column or 'NULL'} FROM span WHERE {_all(conditions)} ORDER BY {order} LIMIT ? OFFSET ?",
-        (*(value for condition in conditions for value in condition.values), limit, offset),
+        f"SELECT id, {column or 'NULL'} FROM span WHERE {where.text} ORDER BY {order} LIMIT ? OFFSET ?",
+        (*where.values, limit, offset),
     ).fetchall()
 
 
 def _count(db: sqlite3.Connection, conditions: Sequence[Sql]) -> int:
-    return int(
-        db.execute(
-            f"SELECT count(*) FROM span WHERE {_all(conditions)}",
-            [value for condition in conditions for value in condition.values],
-        ).fetchone()[0]
-    )
-
-
-def _all(conditions: Sequence[Sql]) -> str:
-    return " AND ".join(condition.text for condition in conditions)
+    where = every(conditions)
+    return int(db.execute(f"SELECT count(*) FROM span WHERE {where.text}", where.values).fetchone()[0])
 
 
 def since(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, limit: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from gateway.core.filters import EQUALS, Condition, Filter, both
 from gateway.core.spread import Percentiles, percentiles
 from gateway.core.walk import Order
 from gateway.store.hours import MEASURES, Key
-from gateway.store.sums import Source, Sums, as_sums, field_key, groups
+from gateway.store.sums import Source, Sums, as_sums, field_key, groups, sums
 
 _HOUR_S = 3600
 # Weeks begin on Monday; the first day of Unix time was a Thursday.
@@ -45,30 +45,25 @@ def series(
     keys = [_time(step_s)]
     left_out = 0
     if field is not None:
-        whole = as_sums(_row(db, Source(organization_id, which, ())))
+        whole = sums(db, organization_id, which)
         found = groups(db, organization_id, which, field, Order("number_of_requests"), limit=keys_at_most, offset=0)
         left_out = whole.spans - sum(one.spans for _, one in found)
-        which = both(which, Condition(field, EQUALS, tuple(key for key, _ in found)))
-        keys.append(field_key(field))
         if not found:
             return [], left_out
+        which = both(which, Condition(field, EQUALS, tuple(key for key, _ in found)))
+        keys.append(field_key(field))
     source = Source(organization_id, which, keys)
     spreads = {measure: _spreads(db, source, measure, by_key=field is not None) for measure in MEASURES}
-    sums = source.sums()
+    of_points = source.sums()
+    order = ", ".join(key.name for key in keys)
     points = [
         (row["time"], row["key"] if field is not None else None, as_sums(row))
-        for row in db.execute(f"SELECT * FROM ({sums.text}) ORDER BY {'time, key' if field else 'time'}", sums.values)
+        for row in db.execute(f"SELECT * FROM ({of_points.text}) ORDER BY {order}", of_points.values)
     ]
     return [
         Point(time, key, summed, {measure: percentiles(spreads[measure][time, key]) for measure in MEASURES})
         for time, key, summed in points
     ], left_out
-
-
-def _row(db: sqlite3.Connection, source: Source) -> sqlite3.Row:
-    found = source.sums()
-    row: sqlite3.Row = db.execute(found.text, found.values).fetchone()
-    return row
 
 
 def _time(step_s: int) -> Key:
