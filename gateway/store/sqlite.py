@@ -56,7 +56,8 @@ def _log_ahead(db: sqlite3.Connection) -> None:
             db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_S * 1000:.0f}")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            # The lowest byte is the code of SQLITE_BUSY_RECOVERY and of its like too (SQLite: rescode).
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
         time.sleep(_PAUSE_S)
 

@@ -4,6 +4,8 @@ import asyncio
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -386,6 +388,36 @@ def test_processes_that_make_the_file_at_once_wait_for_each_other(path: Path, mo
     monkeypatch.setattr("time.sleep", end_the_others_transaction)
     sqlite.create(path)
     other.close()
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+# Takes the locks of a process that is about to put together the index of a log that was left (SQLite: walformat).
+RECOVERING = """
+import fcntl, os, struct, sys
+index = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
+os.truncate(index, 32768)
+for kind, byte in ((fcntl.F_RDLCK, 128), (fcntl.F_WRLCK, 120), (fcntl.F_WRLCK, 122)):
+    fcntl.fcntl(index, fcntl.F_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, byte, 1, 0))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_waits_for_one_that_puts_the_log_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite.create(path)
+    command = [sys.executable, "-c", RECOVERING, f"{path}-shm"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        waits: list[float] = []
+
+        def end_the_other(pause_s: float) -> None:
+            waits.append(pause_s)
+            other.kill()
+            other.wait()
+
+        monkeypatch.setattr("time.sleep", end_the_other)
+        sqlite.create(path)
+    assert waits
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
 
 
