@@ -23,7 +23,7 @@ from gateway.config import Settings
 from gateway.core import retention
 from gateway.core.audit import Audit, whole_minutes
 from gateway.errors import ConfigError, GatewayError
-from gateway.memory import collect_less, give_large_blocks_back
+from gateway.memory import collect_less_once, give_large_blocks_back
 from gateway.reload import Configuration
 from gateway.store.prune import Keep
 from gateway.store.store import audits
@@ -244,8 +244,8 @@ async def _run(configuration: Configuration, announce: Callable[[str], None]) ->
     settings = configuration.settings
     with _stop_signal() as stop:
         async with opened(settings) as gateway, served(settings, gateway) as url:
+            collect_less_once(gateway.loading)
             announce(url)
-            gateway.loading.add_done_callback(lambda _: collect_less())
             loop = asyncio.get_running_loop()
             with signals.handled(loop, lambda _: configuration.reload(gateway.reload), SIGHUP):
                 await stop.wait()
@@ -263,8 +263,8 @@ async def _work() -> int:
         if settings is None:
             return 1
         async with opened(settings) as gateway, served(settings, gateway, shared_port=True) as url:
+            collect_less_once(gateway.loading)
             _announce(url)
-            gateway.loading.add_done_callback(lambda _: collect_less())
             following = asyncio.create_task(_follow(given, gateway, stop), name="follow the parent")
             await stop.wait()
             following.cancel()

@@ -13,7 +13,7 @@ import uvloop
 
 from gateway import config
 from gateway.app import opened, served
-from gateway.memory import collect_less, give_large_blocks_back
+from gateway.memory import collect_less_once, give_large_blocks_back
 from gateway.recorder import Ended, Recorder
 
 
@@ -34,9 +34,8 @@ async def serve(path: Path) -> None:
     give_large_blocks_back()
     settings = config.load(path)
     async with opened(settings, recorder_type=Unlogged) as gateway, served(settings, gateway) as url:
+        collect_less_once(gateway.loading)
         print(f"listening on {url}", flush=True)
-        await gateway.loading
-        collect_less()
         await asyncio.Event().wait()
 
 
