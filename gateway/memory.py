@@ -24,9 +24,9 @@ def give_large_blocks_back() -> None:
     mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
-# Objects made, less those freed, before the youngest are looked through, which takes half a microsecond each and holds up
-# every call; a call makes a few hundred, and few that only this finds. The other two: how many such looks before the
-# next older ones are included.
+# Objects made, less those freed, before the youngest are looked through, which takes half a microsecond each and holds
+# up every call; a call makes a few hundred, and few that only this finds. The other two: how many such looks before
+# the next older ones are included.
 _COLLECT_AFTER = (2_500, 20, 20)
 
 
