@@ -41,6 +41,7 @@ from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
+from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.series import SeriesHandlers
@@ -242,6 +243,7 @@ async def opened(
             SpanHandlers(recorder, store),
             ListHandlers(store),
             SeriesHandlers(store, clock),
+            PriceHandlers(recorder, clock),
             TraceHandlers(store),
             UserHandlers(store, clock),
             IngestHandlers(recorder),

@@ -14,7 +14,7 @@ from gateway.core import aliases, complete, content, params, secrets, steps
 from gateway.core.complete import Draft
 from gateway.core.jsontext import is_unicode
 from gateway.core.limits import KeyLimits
-from gateway.core.prices import Price, PriceList
+from gateway.core.prices import Explained, Price, PriceList
 from gateway.core.reading import public
 from gateway.core.span import of_call, validate, validate_leniently
 from gateway.errors import (
@@ -101,6 +101,10 @@ class Recorder:
     def find_price(self, models: list[str], at: datetime, prompt_tokens: int) -> Price | None:
         """The price in force for the first of the models that has one."""
         return self._prices.find(models, at, prompt_tokens)
+
+    def explain_price(self, models: list[str], at: datetime, prompt_tokens: int) -> Explained | None:
+        """The same, and whose price it is."""
+        return self._prices.explain(models, at, prompt_tokens)
 
     def replace(self, prices: PriceList, upstream_secrets: Collection[str]) -> None:
         """Prices with these from now on, and hides these."""

@@ -110,6 +110,17 @@ def decimal(number: float) -> Decimal:
     return Decimal(repr(number))
 
 
+OWN, SHIPPED = "configuration", "shipped"
+
+
+class Explained(NamedTuple):
+    """A price, the model that it is of, and where it comes from: OWN or SHIPPED."""
+
+    model: str
+    source: str
+    price: Price
+
+
 class PriceList:
     """Finds a price by model name: our own prices first, then the table that genai-prices ships."""
 
@@ -134,6 +145,17 @@ class PriceList:
         for model in models:
             if (price := self._find_shipped(model, at, prompt_tokens)) is not None:
                 return price
+        return None
+
+    def explain(self, models: list[str], at: datetime, prompt_tokens: int) -> Explained | None:
+        """The price that `find` finds, and whose it is."""
+        for source, find in (
+            (OWN, self._find_own),
+            (SHIPPED, lambda model: self._find_shipped(model, at, prompt_tokens)),
+        ):
+            for model in models:
+                if (price := find(model)) is not None:
+                    return Explained(model, source, price)
         return None
 
     def _find_own(self, model: str) -> Price | None:

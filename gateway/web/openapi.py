@@ -255,6 +255,7 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("POST", "/api/request-logs/groups/"): _groups(with_filters=True),
         ("GET", "/api/request-logs/series/"): _series(),
         ("POST", "/api/request-logs/series/"): _series(with_filters=True),
+        ("GET", "/api/prices"): _price(),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("POST", "/api/request-logs/batch/create/"): _create_batch(),
         ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
@@ -394,6 +395,27 @@ def _audit() -> Schema:
     }
 
 
+def _price() -> Schema:
+    parameters: Schema = {
+        "response_model": {"type": "string", "description": "As the answer names it; its price comes first."},
+        "time": _time(),
+        "prompt_tokens": _WHOLE | {"minimum": 0, "description": "Some prices depend on how many these are."},
+    }
+    return {
+        "tags": ["lists"],
+        "summary": "What a model's tokens cost now, in USD per 1 million",
+        "parameters": [
+            _in_query("model", {"type": "string", "minLength": 1}) | {"required": True, "example": "gpt-4o-mini"},
+            *(_in_query(name, schema) for name, schema in parameters.items()),
+        ],
+        "responses": {
+            "200": _answer("The price, or null where none is known.", ref("schemas", "Price")),
+            "400": ref("responses", "Malformed"),
+            **_UNAUTHORIZED,
+        },
+    }
+
+
 def _list(*, with_filters: bool = False) -> Schema:
     return _question(
         "Spans, in an order that stays; without a time range all there are",
@@ -459,6 +481,12 @@ _FILTERS: Schema = {
 }
 
 
+_FILTERED: Schema = {
+    "filters": {"type": "string", "description": "JSON, as `filters` of a body."},
+    "operator": {"enum": ["AND", "OR"], "default": "AND", "description": "Joins the fields of `filters`."},
+}
+
+
 def _question(
     summary: str, parameters: Schema, answer: Schema, *, with_filters: bool, of: str = "SpanFilters"
 ) -> Schema:
@@ -466,7 +494,7 @@ def _question(
     return {
         "tags": ["lists"],
         "summary": summary,
-        "parameters": [_in_query(name, schema) for name, schema in parameters.items()],
+        "parameters": [_in_query(name, schema) for name, schema in (parameters | _FILTERED).items()],
         **(body if with_filters else {}),
         "responses": {
             "200": answer,

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.core import filters
 from gateway.core.filters import ANY_CONTENT, BETWEEN, FULL_TEXT, SPAN_FIELDS, Condition, Fields, Filter
+from gateway.core.jsontext import parse
 from gateway.core.span import Time
 from gateway.errors import MalformedBody
 from gateway.web.bodies import as_object, read_body
@@ -22,6 +23,8 @@ _LAST_ROW = 2**62
 _PART = re.compile(r"(.+)\[(value|operator|connector)\]")
 _RANGE = (("start_time", "gte"), ("end_time", "lte"))
 _time: TypeAdapter[datetime] = TypeAdapter(Time)
+# In a query: the filters of a body, as JSON, and what joins them.
+_WHOLE = ("filters", "operator")
 # Clients send these; they have no effect here.
 PASSED_OVER = frozenset({"is_test", "all_envs", "fetch_filters"})
 
@@ -35,7 +38,9 @@ async def asked(
 ) -> Filter:
     """Which rows a request is about: by its query and, where it has one, by its body. `parameters`: what else its
     query may have. Raises MalformedBody."""
-    found = [_in_query(request, parameters, {*PASSED_OVER, *passed_over} - set(parameters), fields)]
+    found = [_in_query(request, parameters, {*PASSED_OVER, *passed_over, *_WHOLE} - set(parameters), fields)]
+    if text := request.query.get("filters"):
+        found.append(fields.parse(_json(text), request.query.get("operator")))
     if request.method == "POST" and (body := await read_body(request)).strip():
         sent = as_object(request, body)
         found.append(fields.parse(sent.get("filters"), sent.get("operator")))
@@ -75,6 +80,13 @@ def _in_query(
     return filters.both(*found, fields.parse(quick))
 
 
+def _json(text: str) -> Any:
+    try:
+        return parse(text)
+    except MalformedBody:
+        raise MalformedBody("filters: must be JSON, as a body has them.") from None
+
+
 def _range_end(text: str | None, name: str, operator: str) -> str | None:
     # A + that was not encoded arrives as a space.
     return SPAN_FIELDS.condition("timestamp", operator, text.replace(" ", "+"), told=name).values[0] if text else None
@@ -96,6 +108,14 @@ def number_in(request: web.Request, name: str, default: int) -> int:
     return _positive(request.query.get(name) or str(default), name)
 
 
+def whole_in(request: web.Request, name: str, default: int) -> int:
+    """A whole number, 0 or more, in the query. Raises MalformedBody."""
+    text = request.query.get(name) or str(default)
+    if not _is_whole(text):
+        raise MalformedBody(f"{name}: must be a whole number, 0 or more.")
+    return int(text)
+
+
 def page_asked(request: web.Request) -> tuple[int, int]:
     """Which page, and how many rows it has. Raises MalformedBody."""
     size = min(number_in(request, "page_size", PAGE_SIZE), PAGE_SIZE_AT_MOST)
@@ -103,9 +123,13 @@ def page_asked(request: web.Request) -> tuple[int, int]:
 
 
 def _positive(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0):
+    if not (_is_whole(text) and int(text) > 0):
         raise MalformedBody(f"{name}: must be a whole number above 0.")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 12
 
 
 def names(text: str | None) -> list[str] | None:

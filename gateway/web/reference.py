@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from gateway.web.shapes import Json, Shapes, code_name, is_schema, name_of, references, row
 
@@ -334,7 +335,7 @@ def _curl(operation: _Operation, *, needs_key: bool) -> str:
     words = ["curl"]
     if operation.method != ("GET" if body is None else "POST"):
         words.append("-I" if operation.method == "HEAD" else f"-X {_quoted(operation.method)}")
-    words.append(_address(operation.path))
+    words.append(_address(operation.path) + _query(operation))
     lines = [" ".join(words)]
     if needs_key:
         lines.append('-H "Authorization: Bearer $KEY"')
@@ -348,6 +349,13 @@ def _address(path: str) -> str:
     start, *names = path.split("{")
     filled = (f'"${_variable(name)}"{_quoted(rest)}' for name, _, rest in (part.partition("}") for part in names))
     return f"{_BASE}{_quoted(start)}{''.join(filled)}"
+
+
+def _query(operation: _Operation) -> str:
+    """What has to be in the query."""
+    parameters = [one for one in operation.said.get("parameters", ()) if one.get("required") and one["in"] == "query"]
+    pairs = urlencode([(one["name"], one["example"]) for one in parameters])
+    return _quoted(f"?{pairs}") if pairs else ""
 
 
 def _variable(name: str) -> str:

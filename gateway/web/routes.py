@@ -15,6 +15,7 @@ from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
+from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
 from gateway.web.series import SeriesHandlers
 from gateway.web.spans import SpanHandlers
@@ -50,6 +51,7 @@ def table(
     spans: SpanHandlers,
     lists: ListHandlers,
     series: SeriesHandlers,
+    prices: PriceHandlers,
     traces: TraceHandlers,
     users: UserHandlers,
     ingest: IngestHandlers,
@@ -74,6 +76,7 @@ def table(
         *_asked("/api/request-logs/summary", lists.summary),
         *_asked("/api/request-logs/groups", lists.groups),
         *_asked("/api/request-logs/series", series.series),
+        Keyed("GET", "/api/prices", prices.price),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
         Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),

@@ -16,11 +16,13 @@ from gateway.core.filters import (
     USER_FIELDS,
     Fields,
 )
+from gateway.core.prices import OWN, SHIPPED
 from gateway.core.reading import ALWAYS_NULL
 from gateway.core.span import Span
 from gateway.core.spread import Percentiles
 from gateway.recorder import EDITABLE
 from gateway.store.hours import MEASURES
+from gateway.web.prices import PRICES
 from gateway.web.spans import BATCH_AT_MOST, BULK_AT_MOST
 from gateway.web.users import Told
 
@@ -92,6 +94,19 @@ def schemas() -> Schema:
             }
         ),
         "Groups": _page(_group()),
+        "Price": members(
+            {
+                "price": or_null(
+                    members(
+                        {
+                            "model": _TEXT | {"description": "Whose price it is."},
+                            "source": {"enum": [OWN, SHIPPED]},
+                            **{name: or_null(_NUMBER) for name in PRICES},
+                        }
+                    )
+                )
+            }
+        ),
         "Series": members(
             {
                 **dict.fromkeys(("interval", "group_by"), _nullable(_TEXT)),

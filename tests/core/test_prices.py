@@ -103,6 +103,17 @@ def test_own_prices_exact_first_then_patterns_in_file_order(models: list[str], p
     assert OWN.find(models, NOW, 0) == price(str(prompt), str(prompt))
 
 
+@pytest.mark.parametrize(
+    "models", [["gpt-x"], ["gpt-4o-mini"], ["unknown-of-mine", "gpt-4o-mini"], ["none"], ["claude-a", "gpt-x"]]
+)
+def test_a_price_is_explained_as_it_is_found(models: list[str]) -> None:
+    load_shipped()
+    for prices in (OWN, PriceList()):
+        found = prices.explain(models, NOW, 0)
+        assert (found and found.price) == prices.find(models, NOW, 0)
+        assert found is None or (found.model in models and found.source in ("configuration", "shipped"))
+
+
 def test_the_shipped_table_comes_last() -> None:
     load_shipped()
     assert OWN.find(["claude-3-haiku-20240307"], NOW, 0) == price("0.25", "1.25", "0.03", "0.3")

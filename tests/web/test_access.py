@@ -107,6 +107,7 @@ ANSWERS = {
     ("POST", "/api/request-logs/groups"): 200,
     ("GET", "/api/request-logs/series"): 200,
     ("POST", "/api/request-logs/series"): 200,
+    ("GET", "/api/prices"): 200,
     ("GET", "/api/request-logs/audit"): 200,
     ("POST", "/api/request-logs/batch/create"): 201,
     ("PATCH", "/api/request-logs/batch-update"): 200,
@@ -153,6 +154,7 @@ OPEN = {
 }
 # What these answer is not told by the route alone: for a body that asks for nothing.
 OF_BODY = {
+    "/api/prices": 400,
     **dict.fromkeys(("/api/traces/bulk", "/api/traces/bulk-delete"), 400),
     **{f"{start}/traces/ingest": 400 for start in ("/v1", "/api/v1", "/api/openai/v1", "/api")},
 }

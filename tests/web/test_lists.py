@@ -2,9 +2,11 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from gateway.core.jsontext import dump
 from tests.conftest import OTHER_KEY, Gateway, StartGateway
 from tests.fakes.upstream import Received, ScriptedUpstream, Wire
 
@@ -80,6 +82,20 @@ async def test_filters_in_the_body(filled: Gateway) -> None:
     assert await ids(filled, json={"filters": {"model": "claude", "cost": 0.1}, "operator": "OR"}) == ["3", "1"]
     found = {"input": {"operator": "full_text_search", "value": ["WORLD hello"]}}
     assert await ids(filled, json={"filters": found}) == ["2"]
+
+
+async def test_filters_of_a_body_in_the_query(filled: Gateway) -> None:
+    def asked(filters: Any, more: str = "") -> str:
+        return f"?filters={quote(dump(filters))}{more}"
+
+    between = {"cost": [{"operator": "gte", "value": [0.1]}, {"operator": "lt", "value": [0.2]}]}
+    assert await ids(filled, asked(between)) == ["1"]
+    assert await ids(filled, asked({"model": "claude", "cost": 0.1}, "&operator=OR")) == ["3", "1"]
+    assert await ids(filled, asked({"model": "gpt-a"}, "&status=success")) == ["0"]
+    assert await ids(filled, asked({"model": "gpt-a"}), json={"filters": {"cost": 0.2}}) == ["2"]
+    for query in ("?filters=model", "?filters=[1]", "?filters=" + "[" * 100_000):
+        status, reply = await ask(filled, f"list/{query}")
+        assert status in (400, 414) and ("filters: must be" in str(reply) or status == 414), reply
 
 
 async def test_what_is_not_known_is_named_with_what_is(filled: Gateway) -> None:
