@@ -1,0 +1,171 @@
+// Charts over time, drawn as SVG: stacked bars, or lines. Small enough to be read, and to need no library.
+
+import { fill, h, svg } from "./dom.js";
+import { interval, mark } from "./format.js";
+
+const LEFT = 46;
+const BOTTOM = 20;
+const TOP = 8;
+// So many pixels between two marks on the axis of time.
+const APART = 90;
+
+/** Fills in what a series of the API leaves out: the intervals in which nothing was. */
+export function grid(found) {
+  const step = found.interval_seconds * 1000;
+  // Weeks begin on Monday there; the epoch was a Thursday.
+  const shift = found.interval === "1w" ? 4 * 86400000 : 0;
+  const floor = (at) => Math.floor((at - shift) / step) * step + shift;
+  const [start, end] = [floor(Date.parse(found.start_time)), Date.parse(found.end_time)];
+  const first = Math.min(start, ...found.results.map((one) => Date.parse(one.time)));
+  const times = [];
+  for (let at = first; at < end || !times.length; at += step) times.push(at);
+  return { times, step: found.interval_seconds, place: new Map(times.map((at, number) => [at, number])) };
+}
+
+/** Upper ends of axes that read well, and the marks below them. */
+export function ticks(most, number = 3) {
+  if (!(most > 0)) return [0, 1];
+  const rough = most / number;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999999);
+  const marks = [];
+  for (let at = 0; at < most + step * 0.999; at += step) marks.push(Number(at.toPrecision(12)));
+  return marks;
+}
+
+/**
+ * A chart. `series`: [{ name, color, values }] with a value for each of `times` (ms), null where there is none.
+ * `kind`: "bars", which are stacked, or "lines". `format` of values; `onpick(number)` where a place can be chosen.
+ */
+export function chart({ label, times, step, series, kind = "bars", format, height = 150, axes = true, onpick, tip = true }) {
+  const place = h("div", { class: `chart ${kind}`, style: { "--height": `${height}px` } });
+  const over = h("div", { class: "tip", hidden: true });
+  let at = -1;
+  let width = 0;
+
+  const most = kind === "bars"
+    ? Math.max(0, ...times.map((_, number) => series.reduce((sum, one) => sum + (one.values[number] ?? 0), 0)))
+    : Math.max(0, ...series.flatMap((one) => one.values.filter((value) => value !== null)));
+  const marks = axes ? ticks(most) : [0, most || 1];
+  const top = marks.at(-1);
+  const left = axes ? LEFT : 0;
+  const floor = height - (axes ? BOTTOM : 0);
+  const head = axes ? TOP : 1;
+
+  const x = (number) => left + ((width - left) * number) / times.length;
+  const y = (value) => floor - ((floor - head) * value) / top;
+
+  const draw = () => {
+    const drawn = svg("svg", {
+      viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, tabindex: onpick || tip ? 0 : null,
+    });
+    if (axes) drawn.append(lines(), ...dates());
+    drawn.append(svg("rect", { class: "at", x: 0, y: head, width: Math.max(1, x(1) - x(0)), height: floor - head, visibility: "hidden" }));
+    drawn.append(...(kind === "bars" ? bars() : curves()));
+    drawn.addEventListener("pointermove", (event) => show(numberAt(event)));
+    drawn.addEventListener("pointerleave", hide);
+    drawn.addEventListener("blur", hide);
+    drawn.addEventListener("click", (event) => onpick?.(numberAt(event)));
+    drawn.addEventListener("keydown", (event) => {
+      const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (move) { event.preventDefault(); show(Math.min(times.length - 1, Math.max(0, at < 0 ? times.length - 1 : at + move))); }
+      if (event.key === "Enter" && at >= 0) { event.stopPropagation(); onpick?.(at); }
+    });
+    fill(place, drawn, tip && over);
+  };
+
+  const numberAt = (event) => {
+    const { left: edge } = place.getBoundingClientRect();
+    const number = Math.floor(((event.clientX - edge - left) / (width - left)) * times.length);
+    return Math.min(times.length - 1, Math.max(0, number));
+  };
+
+  const lines = () => svg("g", { class: "lines" }, marks.map((value) => [
+    svg("line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
+    svg("text", { x: left - 6, y: y(value) + 3.5, "text-anchor": "end" }, value === 0 && kind === "lines" ? "0" : format(value)),
+  ]));
+
+  const dates = () => {
+    const each = Math.max(1, Math.ceil((APART * times.length) / (width - left)));
+    const shown = times.map((time, number) => [time, number]).filter(([, number]) => number % each === 0 && x(number) < width - 30);
+    return shown.map(([time, number]) => svg("text", { class: "date", x: x(number), y: height - 5 }, mark(new Date(time), step * each)));
+  };
+
+  const bars = () => {
+    const gap = x(1) - x(0) > 4 ? 1 : 0;
+    const drawn = [];
+    times.forEach((_, number) => {
+      let sum = 0;
+      for (const one of series) {
+        const value = one.values[number];
+        if (!value) continue;
+        const [low, high] = [y(sum), y(sum + value)];
+        // What is there can be seen, however little it is.
+        const tall = Math.max(low - high, 1);
+        drawn.push(svg("rect", { x: x(number), y: low - tall, width: Math.max(0.5, x(1) - x(0) - gap), height: tall, fill: one.color }));
+        sum += value;
+      }
+    });
+    return drawn;
+  };
+
+  const curves = () => series.flatMap((one) => {
+    const drawn = [];
+    let path = "";
+    one.values.forEach((value, number) => {
+      if (value === null) { path = flush(drawn, path, one); return; }
+      const [here, high] = [x(number + 0.5), y(value)];
+      const alone = (one.values[number - 1] ?? null) === null && (one.values[number + 1] ?? null) === null;
+      if (alone) drawn.push(svg("circle", { cx: here, cy: high, r: 2, fill: one.color }));
+      path += `${path ? "L" : "M"}${here.toFixed(1)} ${high.toFixed(1)}`;
+    });
+    flush(drawn, path, one);
+    return drawn;
+  });
+
+  const flush = (drawn, path, one) => {
+    if (path.includes("L")) drawn.push(svg("path", { d: path, stroke: one.color, fill: "none", "stroke-width": 1.6, "stroke-linejoin": "round" }));
+    return "";
+  };
+
+  const show = (number) => {
+    at = number;
+    const drawn = place.firstElementChild;
+    const bar = drawn.querySelector(".at");
+    bar.setAttribute("x", x(number));
+    bar.setAttribute("visibility", "visible");
+    if (!tip) return;
+    const known = series.filter((one) => one.values[number] !== null && (kind === "lines" || one.values[number]));
+    fill(
+      over,
+      h("strong", {}, interval(times[number], step)),
+      known.map((one) => h("div", {}, h("i", { style: { background: one.color } }), h("span", {}, one.name), h("b", {}, format(one.values[number])))),
+      !known.length && h("div", { class: "quiet" }, "nothing"),
+    );
+    over.hidden = false;
+    const half = over.offsetWidth / 2;
+    const middle = Math.min(width - half, Math.max(half, x(number + 0.5)));
+    over.style.setProperty("left", `${middle - half}px`);
+  };
+
+  const hide = () => {
+    at = -1;
+    over.hidden = true;
+    place.querySelector(".at")?.setAttribute("visibility", "hidden");
+  };
+
+  new ResizeObserver(([entry]) => {
+    const wide = Math.floor(entry.contentRect.width);
+    if (wide && wide !== width) { width = wide; draw(); }
+  }).observe(place);
+  return place;
+}
+
+/** Which colour is what. */
+export function legend(series) {
+  return h("ul", { class: "legend" }, series.map((one) => h("li", {}, h("i", { style: { background: one.color } }), one.name)));
+}
+
+/** Colours for things that have none of their own, so far as they go. */
+export const COLORS = Array.from({ length: 8 }, (_, number) => `var(--series-${number + 1})`);
+export const REST = "var(--series-rest)";

@@ -1,0 +1,105 @@
+// How much, how fast and at what cost, over time; as a whole, or by what spans have in common.
+
+import { get } from "./api.js";
+import { COLORS, REST, chart, grid, legend } from "./chart.js";
+import { asked } from "./conditions.js";
+import { fill, h } from "./dom.js";
+import { filterbar } from "./filterbar.js";
+import { count, percent, seconds, short, speed, usd } from "./format.js";
+import { within } from "./overview.js";
+import { but, go } from "./route.js";
+
+const GROUPS = { "": "all together", model: "by model", upstream: "by upstream", customer_identifier: "by customer", organization_key_name: "by key", status: "by status", log_type: "by kind", environment: "by environment" };
+const SHARES = ["p50", "p95", "p99"];
+const SHARE_COLORS = ["var(--series-1)", "var(--series-3)", "var(--series-5)"];
+const SUMS = [
+  ["Calls", (point) => point.number_of_requests, count],
+  ["Errors", (point) => point.error_count, count],
+  ["Cost", (point) => point.total_cost, usd],
+  ["Tokens", (point) => point.total_tokens, short],
+];
+const SPREADS = [["Latency", "latency", seconds], ["Time to first token", "time_to_first_token", seconds], ["Tokens per second", "tokens_per_second", speed]];
+const NONE = "(none)";
+
+/** The view. */
+export function chartsView(state) {
+  const leaving = new AbortController();
+  const place = h("div", { class: "charts" }, h("p", { class: "quiet pad" }, "Loading …"));
+  const group = h("select", { "aria-label": "Group", on: { change: () => go({ group_by: group.value }) } }, Object.entries(GROUPS).map(([value, told]) => h("option", { value, selected: value === state.group_by }, told)));
+  const by = h("select", { "aria-label": "Percentile", hidden: !state.group_by, on: { change: () => draw() } }, SHARES.map((one) => h("option", { value: one, selected: one === "p95" }, one)));
+  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Charts"), filterbar(group, by), place);
+  let found = null;
+
+  const draw = () => fill(place, found.results.length ? [cards(found, state, by.value), breakdown(found, state)] : h("p", { class: "empty pad" }, "No span fits."));
+  get("/api/request-logs/series/", { ...asked(state, { search: false }), group_by: state.group_by, limit: COLORS.length }, { signal: leaving.signal })
+    .then((series) => { found = series; draw(); })
+    .catch((error) => { if (error.name !== "AbortError") fill(place, h("p", { class: "bad pad" }, error.message)); });
+  return { element: scroller, leave: () => leaving.abort(), keys: {} };
+}
+
+/** The groups of a series, largest first, each with its colour. */
+function groupsOf(found, group) {
+  if (!group) return [{ key: undefined, name: "all", color: COLORS[0] }];
+  const sizes = new Map();
+  for (const point of found.results) sizes.set(point[group], (sizes.get(point[group]) ?? 0) + point.number_of_requests);
+  return [...sizes].sort((a, b) => b[1] - a[1]).map(([key], number) => ({ key, name: key ?? NONE, color: COLORS[number] ?? REST }));
+}
+
+/** The values of one group in each interval, `empty` where there is nothing. */
+function valuesOf(found, { times, place }, group, key, of, empty) {
+  const values = times.map(() => empty);
+  for (const point of found.results) {
+    if (group && point[group] !== key) continue;
+    const number = place.get(Date.parse(point.time));
+    if (number !== undefined) values[number] = of(point) ?? empty;
+  }
+  return values;
+}
+
+function cards(found, state, share) {
+  const laid = grid(found);
+  const group = state.group_by;
+  const groups = groupsOf(found, group);
+  const onpick = (number) => go(but({ ...within(laid.times[number], laid.step), view: "spans", group_by: "" }));
+  const values = (of, empty) => (one) => ({ name: one.name, color: one.color, values: valuesOf(found, laid, group, one.key, of, empty) });
+
+  const sums = SUMS.map(([title, of, format]) => {
+    let series = groups.map(values(of, 0));
+    if (!group && title === "Calls") {
+      series = [{ name: "fine", color: "var(--good-bar)", values: valuesOf(found, laid, "", null, (point) => point.number_of_requests - point.error_count, 0) }, { name: "failed", color: "var(--bad-bar)", values: valuesOf(found, laid, "", null, (point) => point.error_count, 0) }];
+    } else if (!group && title === "Tokens") {
+      series = [{ name: "prompt", color: COLORS[0], values: valuesOf(found, laid, "", null, (point) => point.total_prompt_tokens, 0) }, { name: "completion", color: COLORS[1], values: valuesOf(found, laid, "", null, (point) => point.total_completion_tokens, 0) }];
+    } else if (!group && title === "Errors") {
+      series[0].color = "var(--bad-bar)";
+    } else if (!group) series[0].name = title.toLowerCase();
+    const total = found.results.reduce((sum, point) => sum + of(point), 0);
+    return card(title, format === short ? count(total) : format(total), series, { ...laid, kind: "bars", format, onpick });
+  });
+  const spreads = SPREADS.map(([title, measure, format]) => {
+    const series = group ? groups.map(values((point) => point[measure][share], null)) : SHARES.map((one, number) => ({ name: one, color: SHARE_COLORS[number], values: valuesOf(found, laid, "", null, (point) => point[measure][one], null) }));
+    return card(title, group ? share : "p50, p95, p99", series, { ...laid, kind: "lines", format, onpick });
+  });
+  return [h("div", { class: "cards sums" }, sums), h("div", { class: "cards spreads" }, spreads)];
+}
+
+function card(title, total, series, options) {
+  const label = `${title} over time, ${total}. Arrow keys go through it, Enter shows the spans of one interval.`;
+  return h("section", { class: "card", "aria-label": title, data: { total } }, h("header", {}, h("h2", {}, title), h("b", {}, total)), chart({ label, series, ...options }), series.length > 1 && legend(series));
+}
+
+/** The same as a table, a line for each group. */
+function breakdown(found, state) {
+  const group = state.group_by;
+  if (!group) return h("p", { class: "quiet pad" }, `An interval is ${found.interval}. Choose a group above to see them by model, upstream, customer or key.`);
+  const lines = groupsOf(found, group).map((one) => {
+    const points = found.results.filter((point) => point[group] === one.key);
+    return { ...one, sums: SUMS.map(([, of]) => points.reduce((sum, point) => sum + of(point), 0)) };
+  });
+  const to = ({ key }) => but({ where: [...state.where, `${group}=${key ?? ""}`], view: "spans", group_by: "", span: "" });
+  return h("div", { class: "wide" }, h("table", { class: "breakdown" },
+    h("thead", {}, h("tr", {}, [GROUPS[group].replace("by ", ""), "Calls", "Errors", "", "Cost", "Tokens"].map((one) => h("th", { scope: "col" }, one)))),
+    h("tbody", {}, lines.map((line) => h("tr", {},
+      h("th", { scope: "row" }, h("i", { class: "swatch", style: { background: line.color } }), h("a", { href: to(line) }, line.name)),
+      h("td", {}, count(line.sums[0])), h("td", {}, count(line.sums[1])), h("td", { class: "quiet" }, percent(line.sums[1], line.sums[0])), h("td", { title: `$${line.sums[2]}` }, usd(line.sums[2])), h("td", {}, count(line.sums[3]))))),
+  ), found.requests_left_out > 0 && h("p", { class: "notice" }, `${count(found.requests_left_out)} calls of further groups are not shown: only the ${COLORS.length} largest are.`));
+}

@@ -1,0 +1,92 @@
+// What was said, as a conversation: roles, texts, pictures, tool calls and what came of them.
+
+import { h } from "./dom.js";
+import { size } from "./format.js";
+import { json, maybeJson } from "./json.js";
+import { markdown } from "./markdown.js";
+
+const LONG = 4000;
+// Of pictures only what is in the span itself: nothing is loaded from elsewhere.
+const PICTURE = /^data:image\/(?:png|jpeg|jpg|gif|webp|avif|bmp);base64,[A-Za-z0-9+/=\s]+$/;
+
+/** Messages, one below the other. `is_plain`: texts as they are, without their Markdown. */
+export function conversation(messages, { is_plain = false } = {}) {
+  return messages.map((one) => message(one, is_plain));
+}
+
+function message(one, is_plain) {
+  if (typeof one === "string") return box("user", text(one, is_plain));
+  if (!one || typeof one !== "object" || Array.isArray(one)) return box("data", json(one));
+  const role = typeof one.role === "string" ? one.role : typeof one.type === "string" ? one.type : "data";
+  const parts = [];
+  const thought = one.reasoning_content ?? one.reasoning;
+  if (typeof thought === "string" && thought) parts.push(folded("Reasoning", text(thought, is_plain)));
+  parts.push(...content(one.content, role, is_plain));
+  if (one.refusal) parts.push(h("p", { class: "bad" }, "Refused: ", String(one.refusal)));
+  for (const call of list(one.tool_calls)) parts.push(toolCall(call?.function?.name ?? call?.name, call?.function?.arguments ?? call?.arguments ?? call?.input, call?.id));
+  if (one.function_call) parts.push(toolCall(one.function_call.name, one.function_call.arguments));
+  if (one.type === "function_call") parts.push(toolCall(one.name, one.arguments, one.call_id));
+  if (one.audio?.transcript) parts.push(text(one.audio.transcript, is_plain));
+  if (one.type === "function_call_output") parts.push(value(one.output));
+  if (!parts.length) parts.push(json(one));
+  const about = [one.name, one.tool_call_id ?? one.call_id].filter((known) => typeof known === "string").join(" · ");
+  return box(role, parts, about);
+}
+
+const list = (value) => (Array.isArray(value) ? value : []);
+
+function box(role, inside, about) {
+  const kind = { system: "system", developer: "system", user: "user", assistant: "assistant", tool: "tool", function: "tool" }[role] ?? "other";
+  return h("article", { class: `message ${kind}` }, h("header", {}, h("span", { class: "role" }, role), about && h("span", { class: "quiet" }, about)), h("div", { class: "said" }, inside));
+}
+
+function content(given, role, is_plain) {
+  if (given === null || given === undefined || given === "") return [];
+  if (typeof given === "string") return [role === "tool" || role === "function" ? value(given) : text(given, is_plain)];
+  if (Array.isArray(given)) return given.map((one) => partOf(one, is_plain));
+  return [json(given)];
+}
+
+function partOf(one, is_plain) {
+  if (typeof one === "string") return text(one, is_plain);
+  if (!one || typeof one !== "object") return json(one);
+  const said = one.text ?? one.refusal ?? one.input_text ?? one.output_text;
+  switch (one.type) {
+    case "thinking": case "reasoning":
+      return folded("Reasoning", text(String(one.thinking ?? one.text ?? ""), is_plain));
+    case "image_url": case "input_image": case "image":
+      return picture(one);
+    case "input_audio": case "audio":
+      return h("p", { class: "attached" }, `audio, ${one.input_audio?.format ?? "format not said"}, ${size(one.input_audio?.data ?? "")} as base64`);
+    case "file": case "input_file": case "document":
+      return h("p", { class: "attached" }, `file ${one.file?.filename ?? one.filename ?? one.title ?? one.file?.file_id ?? one.file_id ?? ""}`);
+    case "tool_use":
+      return toolCall(one.name, one.input, one.id);
+    case "tool_result":
+      return h("div", { class: "tool-call" }, h("header", {}, "result ", h("span", { class: "quiet" }, String(one.tool_use_id ?? ""))), typeof one.content === "string" ? value(one.content) : content(one.content, "tool", is_plain));
+    default:
+      return typeof said === "string" ? text(said, is_plain) : json(one);
+  }
+}
+
+function picture(one) {
+  const source = one.source?.type === "base64" ? `data:${one.source.media_type};base64,${one.source.data}` : (one.image_url?.url ?? one.image_url ?? one.source?.url);
+  if (typeof source === "string" && PICTURE.test(source)) return h("img", { src: source, alt: "a picture of this message", loading: "lazy" });
+  return h("p", { class: "attached" }, "a picture elsewhere, not loaded: ", h("code", {}, String(source ?? "").slice(0, 300)));
+}
+
+function toolCall(name, given, id) {
+  return h("div", { class: "tool-call" }, h("header", {}, h("code", {}, String(name ?? "tool")), h("span", { class: "quiet" }, String(id ?? ""))), given === undefined || given === null ? null : value(given));
+}
+
+const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? h("pre", { class: "plain" }, given)) : json(given));
+
+function text(given, is_plain) {
+  const shown = is_plain ? h("pre", { class: "plain" }, given) : (maybeJson(given) ?? markdown(given));
+  if (given.length <= LONG) return shown;
+  const whole = h("div", { class: "long" }, shown);
+  const more = h("button", { type: "button", class: "more", on: { click: () => { whole.classList.remove("long"); more.remove(); } } }, `Show all ${given.length.toLocaleString("en-US")} characters`);
+  return [whole, more];
+}
+
+const folded = (title, inside) => h("details", { class: "folded" }, h("summary", {}, title), inside);

@@ -1,0 +1,32 @@
+// What can be filtered by, those that are asked for most first. A test holds this beside what the API takes.
+
+export const FIELDS = [
+  "model", "status", "customer_identifier", "upstream", "organization_key_name", "cost", "latency", "time_to_first_token",
+  "tokens_per_second", "status_code", "error_message", "error_code", "span_name", "log_type", "total_request_tokens",
+  "prompt_tokens", "completion_tokens", "trace_unique_id", "thread_identifier", "session_identifier", "stream",
+  "environment", "positive_feedback", "note", "input", "output", "response_model", "provider_id", "unique_id",
+  "custom_identifier", "group_identifier", "customer_email", "customer_name", "span_workflow_name", "span_unique_id",
+  "span_parent_id", "trace_group_identifier", "evaluation_identifier", "organization_key_id", "prompt_id",
+  "prompt_name", "deployment_name", "log_method", "category", "error_class", "error_fingerprint", "fault_domain",
+  "cache_key", "behaviors", "reasoning_tokens", "prompt_cache_hit_tokens", "prompt_cache_creation_tokens", "max_tokens",
+  "prompt_version_number", "routing_time", "temperature", "top_p", "has_tool_calls", "cache_bit",
+  "used_custom_credential", "is_root_span", "is_custom_prompt", "disable_log", "timestamp", "start_time",
+];
+
+/** Beside which a value is likely not the whole one, or a number. */
+const NUMBERS = new Set([
+  "cost", "latency", "time_to_first_token", "tokens_per_second", "status_code", "total_request_tokens", "prompt_tokens",
+  "completion_tokens", "reasoning_tokens", "prompt_cache_hit_tokens", "prompt_cache_creation_tokens", "max_tokens",
+  "prompt_version_number", "routing_time", "temperature", "top_p", "timestamp", "start_time",
+]);
+const TEXTS = new Set(["input", "output", "error_message", "note"]);
+
+/** The signs that fit a field, the likeliest first. */
+export function signs(field) {
+  if (NUMBERS.has(field)) return [">=", "<=", "=", ">", "<", "!="];
+  if (field === "input" || field === "output") return ["~", "!~"];
+  return TEXTS.has(field) ? ["~", "=", "!=", "!~"] : ["=", "!=", "~", "!~"];
+}
+
+/** Whether the API tells which values a field has. */
+export const hasValues = (field) => !NUMBERS.has(field) && field !== "input" && field !== "output";

@@ -1,0 +1,188 @@
+// The line above a list: which spans. What is chosen goes into the address.
+
+import { get } from "./api.js";
+import { RANGES, parse, written } from "./conditions.js";
+import { $, button, fill, h, icon } from "./dom.js";
+import { FIELDS, hasValues, signs } from "./fields.js";
+import { count } from "./format.js";
+import { but, current, go } from "./route.js";
+
+/** The filter line. `extras`: what else stands at its end. */
+export function filterbar(...extras) {
+  const state = current();
+  const input = h("input", {
+    id: "filter", type: "text", role: "combobox", "aria-expanded": "false", "aria-controls": "suggestions",
+    "aria-autocomplete": "list", "aria-label": "Filter, or search in input and output", autocomplete: "off", spellcheck: "false",
+    placeholder: "Filter: model=…, cost>=0.01, or words to search for",
+  });
+  const list = h("ul", { id: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
+  const box = h("div", { class: "filter-box" }, icon("search"), chips(state), input, list);
+  suggesting(input, list);
+  return h("div", { class: "filterbar", role: "search" }, box, range(state), ...extras);
+}
+
+function chips(state) {
+  const found = state.where.map((text) => chip(text, { where: state.where.filter((one) => one !== text) }));
+  if (state.search) found.push(chip(`“${state.search}”`, { search: "" }));
+  return found.length ? h("ul", { class: "chips", "aria-label": "Filters in force" }, found) : null;
+}
+
+function chip(text, without) {
+  const condition = parse(text);
+  const shown = condition && !text.startsWith("“")
+    ? [h("span", { class: "quiet" }, condition.field, " ", condition.sign), " ", condition.value || "nothing"]
+    : text;
+  return h("li", { class: "chip" }, h("span", {}, shown), h("a", { href: but({ ...without, span: "" }), "aria-label": `Remove the filter ${text}` }, icon("close")));
+}
+
+function range(state) {
+  const is_own = !state.range && (state.start_time || state.end_time);
+  const options = Object.entries(RANGES).map(([name, [, told]]) => h("option", { value: name, selected: state.range === name }, `Last ${told}`));
+  const select = h(
+    "select",
+    { "aria-label": "Time range", on: { change: () => (select.value === "own" ? showOwn() : go({ range: select.value, start_time: "", end_time: "" })) } },
+    h("option", { value: "" }, "All time"), options, h("option", { value: "own", selected: Boolean(is_own) }, is_own ? "From … to …" : "From … to …"),
+  );
+  const own = h("span", { class: "own-range", hidden: !is_own });
+  const end = (name, label) => h("input", {
+    type: "datetime-local", "aria-label": label, value: local(state[name]), on: { change: (event) => event.target.value !== local(state[name]) && go({ range: "", [name]: utc(event.target.value) }) },
+  });
+  const showOwn = () => { own.hidden = false; $("input", own).focus(); };
+  fill(own, end("start_time", "From"), h("span", { class: "quiet" }, "to"), end("end_time", "To"));
+  return [select, own];
+}
+
+/** A time as its input wants it: local, without a zone. */
+function local(text) {
+  if (!text) return "";
+  const at = new Date(text);
+  return Number.isNaN(at.getTime()) ? "" : new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
+
+const utc = (text) => (text ? new Date(text).toISOString() : "");
+
+/** Adds a condition, or words to search for. */
+function add(text) {
+  const condition = parse(text);
+  if (condition) go({ where: [...new Set([...current().where, written(condition)])], span: "" });
+  else if (text.trim()) go({ search: text.trim(), span: "" });
+  requestAnimationFrame(() => $("#filter")?.focus());
+}
+
+function suggesting(input, list) {
+  let shown = [];
+  let chosen = -1;
+  let turn = 0;
+
+  const close = () => { list.hidden = true; chosen = -1; input.setAttribute("aria-expanded", "false"); input.removeAttribute("aria-activedescendant"); };
+
+  const show = (found) => {
+    shown = found;
+    chosen = -1;
+    input.removeAttribute("aria-activedescendant");
+    fill(list, found.map((one, number) => h(
+      "li", { role: "option", id: `suggestion-${number}`, "aria-selected": "false", on: { mousedown: (event) => { event.preventDefault(); take(one); } } },
+      h("span", {}, one.text), one.told && h("span", { class: "quiet" }, one.told),
+    )));
+    list.hidden = !found.length;
+    input.setAttribute("aria-expanded", String(Boolean(found.length)));
+  };
+
+  const choose = (number) => {
+    if (!shown.length) return;
+    chosen = (number + shown.length) % shown.length;
+    [...list.children].forEach((one, place) => one.setAttribute("aria-selected", String(place === chosen)));
+    list.children[chosen].scrollIntoView({ block: "nearest" });
+    input.setAttribute("aria-activedescendant", `suggestion-${chosen}`);
+  };
+
+  const take = (one) => {
+    input.value = one.value;
+    if (one.is_whole) { close(); add(one.value); } else suggest();
+  };
+
+  const suggest = async () => {
+    const mine = ++turn;
+    const found = await suggestions(input.value).catch(() => []);
+    // Another key has been pressed meanwhile, or the field was left.
+    if (mine === turn && document.activeElement === input) show(found);
+  };
+
+  input.addEventListener("input", suggest);
+  input.addEventListener("focus", suggest);
+  input.addEventListener("blur", () => { turn++; close(); });
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      choose(event.key === "ArrowDown" ? chosen + 1 : chosen < 0 ? -1 : chosen - 1);
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      if (chosen >= 0) take(shown[chosen]);
+      else if (input.value.trim()) { close(); add(input.value); }
+    } else if (event.key === "Tab" && chosen >= 0) {
+      event.preventDefault();
+      take(shown[chosen]);
+    } else if (event.key === "Escape") {
+      event.stopPropagation();
+      if (list.hidden) input.blur();
+      close();
+    } else if (event.key === "Backspace" && !input.value) {
+      const { where, search } = current();
+      if (search) go({ search: "" });
+      else if (where.length) go({ where: where.slice(0, -1) });
+      requestAnimationFrame(() => $("#filter")?.focus());
+    }
+  });
+}
+
+/** What may be meant by what has been typed so far. */
+async function suggestions(typed) {
+  const text = typed.trimStart();
+  const condition = parse(text);
+  if (condition) return hasValues(condition.field) ? values(condition) : [];
+  const field = FIELDS.find((one) => one === text.trim());
+  if (field || /^(metadata|properties)__\S+$/.test(text)) {
+    return signs(text.trim()).map((sign) => ({ text: `${text.trim()} ${sign}`, value: `${text.trim()}${sign}`, told: MEANS[sign] }));
+  }
+  if (/\s/.test(text)) return [search(text)];
+  const needle = text.toLowerCase();
+  const found = FIELDS.filter((one) => one.includes(needle)).sort((a, b) => b.startsWith(needle) - a.startsWith(needle));
+  const keys = needle && "metadata__".startsWith(needle.slice(0, 10)) ? await metadata(needle) : [];
+  return [...(text ? [search(text)] : []), ...keys, ...found.map((one) => ({ text: one, value: one }))];
+}
+
+const MEANS = { "=": "is", "!=": "is not", "~": "holds", "!~": "does not hold", ">=": "at least", "<=": "at most", ">": "more than", "<": "less than" };
+
+const search = (text) => ({ text: `Search for “${text}”`, value: text, told: "in input and output", is_whole: true });
+
+async function values({ field, sign, value }) {
+  const { results } = await get("/api/request-logs/values/", { field, prefix: value, limit: 20 });
+  return results.map((one) => ({ text: String(one.value), value: `${field}${sign}${one.value}`, told: count(one.number_of_requests), is_whole: true }));
+}
+
+async function metadata(needle) {
+  const { results } = await get("/api/request-logs/values/", { field: "metadata", prefix: needle.slice(10), limit: 10 });
+  return results.map((one) => ({ text: `metadata__${one.value}`, value: `metadata__${one.value}`, told: count(one.number_of_requests) }));
+}
+
+/** A link by which a view is narrowed down to one value of a field. */
+export function only(field, value, ...shown) {
+  const where = [...new Set([...current().where, `${field}=${value}`])];
+  return h("a", { href: but({ where, span: "", trace: "", view: "spans" }), title: `Only spans with ${field} = ${value}` }, shown.length ? shown : value);
+}
+
+/** A button that hands out what the filter finds. */
+export function exporting(params) {
+  const link = (format, told) => h("a", { role: "menuitem", href: href(format), download: "" }, told);
+  const href = (format) => `/api/request-logs/export/?${new URLSearchParams({ ...params(), format })}`;
+  return h(
+    "details", { class: "menu", on: { toggle: (event) => event.target.open && fill($(".menu-list", event.target), link("jsonl", "JSON lines"), link("csv", "CSV")) } },
+    h("summary", { "aria-label": "Export what the filter finds", title: "Export what the filter finds" }, icon("download")),
+    h("div", { class: "menu-list", role: "menu" }),
+  );
+}
+
+/** A switch that is on or off. */
+export function toggle(label, is_on, onclick, picture) {
+  return button(label, onclick, { "aria-pressed": String(is_on), class: "toggle", ...(picture ? {} : {}) });
+}

@@ -1,0 +1,103 @@
+// Numbers and times as people read them.
+
+const DASH = "–";
+const grouped = new Intl.NumberFormat("en-US");
+
+const none = (value) => value === null || value === undefined || Number.isNaN(value);
+
+/** A whole number: 1,234,567. */
+export function count(value) {
+  return none(value) ? DASH : grouped.format(value);
+}
+
+/** A large number in short: 1.2 M. */
+export function short(value) {
+  if (none(value)) return DASH;
+  for (const [size, sign] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    if (Math.abs(value) >= size) return `${digits(value / (sign === "k" ? 1e3 : size), 3)}${sign}`;
+  }
+  return grouped.format(Math.round(value));
+}
+
+function digits(value, number) {
+  return String(Number(value.toPrecision(number)));
+}
+
+/** USD: small ones with as many digits as say something. */
+export function usd(value) {
+  if (none(value)) return DASH;
+  if (value === 0) return "$0";
+  if (Math.abs(value) >= 1000) return `$${grouped.format(Math.round(value))}`;
+  if (Math.abs(value) >= 0.1) return `$${value.toFixed(2)}`;
+  if (Math.abs(value) < 1e-7) return `$${value.toExponential(1)}`;
+  const places = Math.min(9, 1 - Math.floor(Math.log10(Math.abs(value))));
+  return `$${value.toFixed(places)}`;
+}
+
+/** Seconds as ms, s, min or h. */
+export function seconds(value) {
+  if (none(value)) return DASH;
+  if (value < 0.0001) return value === 0 ? "0 ms" : `${digits(value * 1e6, 2)} µs`;
+  if (value < 0.9995) return `${value < 0.01 ? digits(value * 1000, 2) : Math.round(value * 1000)} ms`;
+  if (value < 99.5) return `${value.toFixed(value < 9.995 ? 2 : 1)} s`;
+  if (value < 5400) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  return `${digits(value / 3600, 3)} h`;
+}
+
+/** Tokens a second. */
+export function speed(value) {
+  return none(value) ? DASH : value >= 100 ? grouped.format(Math.round(value)) : digits(value, 3);
+}
+
+/** A share as percent. */
+export function percent(part, whole) {
+  if (!whole) return DASH;
+  const share = (100 * part) / whole;
+  return share === 0 ? "0 %" : share < 0.1 ? "<0.1 %" : `${digits(share, share < 10 ? 2 : 3)} %`;
+}
+
+const two = (number) => String(number).padStart(2, "0");
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** The time of day, with the date where that is not today. */
+export function clock(text) {
+  if (!text) return DASH;
+  const at = new Date(text);
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  return at.toDateString() === new Date().toDateString() ? time : `${day(at)} ${time.slice(0, 5)}`;
+}
+
+/** Day and month, with the year where that is another one. */
+export function day(at) {
+  const year = at.getFullYear() === new Date().getFullYear() ? "" : ` ${at.getFullYear()}`;
+  return `${at.getDate()} ${MONTHS[at.getMonth()]}${year}`;
+}
+
+/** A whole time, to the millisecond. */
+export function moment(text) {
+  if (!text) return DASH;
+  const at = new Date(text);
+  return `${day(at)}, ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** A mark on an axis of time, whose marks are so many seconds apart. */
+export function mark(at, apart) {
+  if (apart >= 86400) return `${at.getDate()} ${MONTHS[at.getMonth()]}`;
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
+  return at.getHours() + at.getMinutes() === 0 ? `${at.getDate()} ${MONTHS[at.getMonth()]}` : time;
+}
+
+/** From when to when an interval goes. */
+export function interval(start, step) {
+  const at = new Date(start);
+  const end = new Date(at.getTime() + step * 1000);
+  const time = (one) => `${two(one.getHours())}:${two(one.getMinutes())}`;
+  if (step >= 86400) return step === 86400 ? day(at) : `${day(at)} to ${day(new Date(end - 1))}`;
+  return `${day(at)}, ${time(at)} to ${time(end)}`;
+}
+
+/** How many bytes a text has, in short. */
+export function size(text) {
+  const bytes = new Blob([text]).size;
+  return bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${digits(bytes / 1024, 3)} KB` : `${digits(bytes / 1048576, 3)} MB`;
+}

@@ -1,0 +1,68 @@
+// Above the list: what all the spans that it is of come to, and when they were.
+
+import { get } from "./api.js";
+import { chart, grid } from "./chart.js";
+import { asked } from "./conditions.js";
+import { fill, h } from "./dom.js";
+import { count, percent, seconds, short, speed, usd } from "./format.js";
+import { go } from "./route.js";
+
+/** The tiles and the bars of a state. `load()` asks for them anew; `told(number)` hears of how many spans there are. */
+export function overview(state, told) {
+  const tiles = h("dl", { class: "tiles" }, TILES.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "…"))));
+  const bars = h("div", { class: "overview-bars" });
+  const element = h("section", { class: "overview", "aria-label": "Sums of these spans" }, tiles, bars);
+
+  const load = async (signal) => {
+    const params = asked(state, { search: false });
+    const [sums, series] = await Promise.all([
+      get("/api/request-logs/summary/", params, { signal }),
+      get("/api/request-logs/series/", params, { signal }),
+    ]);
+    const failed = series.results.reduce((sum, one) => sum + one.error_count, 0);
+    fill(tiles, TILES.map(([name, of, style]) => {
+      const [value, more] = [of(sums, failed)].flat();
+      return h("div", { class: style?.(sums, failed) }, h("dt", {}, name), h("dd", {}, value, more && h("small", {}, more)));
+    }));
+    fill(bars, traffic(series));
+    told(sums.number_of_requests);
+  };
+  return { element, load };
+}
+
+const known = (value, format) => (value ? format(value) : "–");
+
+const TILES = [
+  ["Spans", (sums) => count(sums.number_of_requests)],
+  ["Failed", (sums, failed) => [count(failed), failed ? percent(failed, sums.number_of_requests) : ""], (_, failed) => failed && "bad"],
+  ["Cost", (sums) => usd(sums.total_cost)],
+  ["Tokens", (sums) => [short(sums.total_tokens), sums.total_tokens ? `${short(sums.total_prompt_tokens)} in, ${short(sums.total_completion_tokens)} out` : ""]],
+  ["Latency, mean", (sums) => known(sums.avg_latency, seconds)],
+  ["First token, mean", (sums) => known(sums.avg_ttft, seconds)],
+  ["Tokens/s, mean", (sums) => known(sums.avg_tps, speed)],
+];
+
+/** How many spans there were and when; a bar shows its own. */
+function traffic(found) {
+  const { times, step, place } = grid(found);
+  const good = times.map(() => 0);
+  const bad = times.map(() => 0);
+  for (const one of found.results) {
+    const number = place.get(Date.parse(one.time));
+    if (number === undefined) continue;
+    good[number] = one.number_of_requests - one.error_count;
+    bad[number] = one.error_count;
+  }
+  const total = good.concat(bad).reduce((sum, one) => sum + one, 0);
+  return chart({
+    label: `Spans over time, ${count(total)} in all. Arrow keys go through them, Enter shows those of one bar.`,
+    times, step, height: 62, axes: false, format: count,
+    series: [{ name: "fine", color: "var(--good-bar)", values: good }, { name: "failed", color: "var(--bad-bar)", values: bad }],
+    onpick: (number) => go(within(times[number], step)),
+  });
+}
+
+/** The range of an interval, as a change of what is shown. */
+export function within(start, step) {
+  return { range: "", start_time: new Date(start).toISOString(), end_time: new Date(start + step * 1000).toISOString() };
+}

@@ -1,0 +1,138 @@
+// A chat through this gateway, and the span that each of its calls leaves.
+
+import { failure, get, part, signIn } from "./api.js";
+import { conversation } from "./conversation.js";
+import { $, button, fill, h } from "./dom.js";
+import { only } from "./filterbar.js";
+import { sections } from "./span.js";
+
+const KEPT = "playground";
+// A span is there when its answer has ended; one that is not stored in time comes a little later.
+const TRIES = 5;
+const AGAIN_AFTER_MS = 300;
+
+/** The view. */
+export function playgroundView() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+  const messages = Array.isArray(kept?.messages) ? [...kept.messages] : [];
+  const extra = Object.fromEntries(Object.entries(kept ?? {}).filter(([name]) => !["model", "messages", "stream", "temperature", "max_tokens"].includes(name)));
+  let running = null;
+
+  const models = h("datalist", { id: "models" });
+  const model = h("input", { id: "model", list: "models", required: true, value: kept?.model ?? "", autocomplete: "off", spellcheck: "false" });
+  const temperature = h("input", { id: "temperature", type: "number", min: 0, max: 2, step: 0.1, placeholder: "default", value: kept?.temperature ?? "" });
+  const most = h("input", { id: "most", type: "number", min: 1, placeholder: "default", value: kept?.max_tokens ?? "" });
+  const streamed = h("input", { id: "streamed", type: "checkbox", checked: kept?.stream !== false });
+  const system = h("textarea", { id: "system", rows: 2, placeholder: "You are …" });
+  if (messages[0]?.role === "system" && typeof messages[0].content === "string") system.value = messages.shift().content;
+  const ask = h("textarea", { id: "ask", rows: 3, placeholder: "Say something; Ctrl+Enter sends it", "aria-label": "Your message", on: { keydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); } } } });
+  const last = messages.at(-1);
+  if (last?.role === "user" && typeof last.content === "string") ask.value = messages.pop().content;
+
+  const talk = h("div", { class: "talk", "aria-live": "polite" });
+  const beside = h("aside", { class: "beside-call", "aria-label": "The span of this call" }, h("p", { class: "quiet pad" }, "The span of each call appears here."));
+  const sender = h("button", { type: "submit", class: "primary" }, "Send");
+  const form = h("form", { class: "composer", on: { submit: (event) => { event.preventDefault(); if (running) running.abort(); else send(); } } },
+    ask, h("div", { class: "line" }, sender, button("Start over", () => { running?.abort(); messages.length = 0; draw(); fill(beside); keep(); ask.focus(); })));
+  const field = (label, input) => h("label", { for: input.id }, h("span", {}, label), input);
+  const element = h("div", { class: "scroller playground", tabindex: -1 }, h("h1", { class: "unseen" }, "Playground"),
+    h("section", { class: "settings", "aria-label": "Settings" }, field("Model", model), models, field("System", system), field("Temperature", temperature), field("Max tokens", most), h("label", { class: "check", for: "streamed" }, streamed, " Streamed"),
+      Object.keys(extra).length > 0 && h("p", { class: "quiet" }, `Also sent: ${Object.keys(extra).join(", ")}`)),
+    h("section", { class: "chat", "aria-label": "Chat" }, talk, form), beside);
+
+  const draw = (more) => {
+    fill(talk, conversation(messages), more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
+    talk.scrollTop = talk.scrollHeight;
+  };
+  const keep = () => sessionStorage.setItem(KEPT, JSON.stringify(body()));
+  const body = () => {
+    const made = { model: model.value, messages: [...(system.value.trim() ? [{ role: "system", content: system.value }] : []), ...messages], ...extra };
+    if (temperature.value !== "") made.temperature = Number(temperature.value);
+    if (most.value !== "") made.max_tokens = Number(most.value);
+    made.stream = streamed.checked;
+    return made;
+  };
+
+  async function send() {
+    if (running || !model.value) return model.focus();
+    if (ask.value.trim()) messages.push({ role: "user", content: ask.value });
+    if (!messages.length) return ask.focus();
+    ask.value = "";
+    keep();
+    running = new AbortController();
+    fill(sender, "Stop");
+    const answer = { role: "assistant", content: "" };
+    let id = null;
+    let wrong = null;
+    try {
+      draw(h("p", { class: "quiet pad" }, "Waiting …"));
+      const response = await fetch("/v1/chat/completions", { method: "POST", body: JSON.stringify(body()), headers: { "Content-Type": "application/json" }, signal: running.signal });
+      if (response.status === 401 && !response.headers.has("X-Respan-Log-Id")) return await signIn();
+      id = response.headers.get("X-Respan-Log-Id");
+      if (!response.ok) throw await failure(response);
+      if ((response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) await stream(response, answer, () => draw(conversation([answer])));
+      else Object.assign(answer, (await response.json()).choices?.[0]?.message);
+    } catch (error) {
+      wrong = error.name === "AbortError" ? "Stopped." : error.message;
+    }
+    running = null;
+    fill(sender, "Send");
+    if (answer.content || answer.tool_calls) messages.push(answer);
+    draw(wrong && h("p", { class: "notice bad" }, wrong));
+    keep();
+    if (element.isConnected) ask.focus();
+    return id && showSpan(id, beside);
+  }
+
+  draw();
+  get("/v1/models").then(({ data }) => {
+    fill(models, data.map(({ id }) => h("option", { value: id })));
+    if (!model.value && data.length) model.value = data[0].id;
+  }).catch(() => {});
+  requestAnimationFrame(() => ask.focus());
+  return { element, leave: () => { keep(); running?.abort(); }, keys: {} };
+}
+
+/** Puts a streamed answer together, chunk by chunk. */
+async function stream(response, answer, drawn) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let frame = null;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const lines = (rest + value).split(/\r?\n/);
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data:")) take(line.slice(5).trim(), answer);
+    frame ??= requestAnimationFrame(() => { frame = null; if (answer.content || answer.tool_calls) drawn(); });
+  }
+  if (frame) cancelAnimationFrame(frame);
+}
+
+function take(data, answer) {
+  if (data === "[DONE]") return;
+  const event = JSON.parse(data);
+  if (event.error) throw new Error(event.error.message ?? "The stream broke off.");
+  const delta = event.choices?.[0]?.delta ?? {};
+  answer.content += delta.content ?? "";
+  if (delta.reasoning_content) answer.reasoning_content = (answer.reasoning_content ?? "") + delta.reasoning_content;
+  for (const piece of delta.tool_calls ?? []) {
+    answer.tool_calls ??= [];
+    const call = (answer.tool_calls[piece.index] ??= { id: piece.id, type: "function", function: { name: "", arguments: "" } });
+    call.function.name += piece.function?.name ?? "";
+    call.function.arguments += piece.function?.arguments ?? "";
+  }
+}
+
+async function showSpan(id, place) {
+  for (let left = TRIES; left; left--) {
+    try {
+      const span = await get(`/api/request-logs/${part(id)}/`);
+      if (span.is_open || span.status === "running") throw new Error("it still runs");
+      return fill(place, h("div", { class: "span-body" }, h("p", { class: "pad" }, only("unique_id", id, "Show it in the list")), sections(span)));
+    } catch {
+      await new Promise((then) => setTimeout(then, AGAIN_AFTER_MS));
+    }
+  }
+  return fill(place, h("p", { class: "quiet pad" }, "Its span is not stored yet; the list shows it when it is."));
+}

@@ -1,0 +1,210 @@
+// One span: what was said, what it cost and why, when what happened, and where it belongs.
+
+import { get, part, patch } from "./api.js";
+import { conversation } from "./conversation.js";
+import { curl, python, request } from "./copyas.js";
+import { $, button, copy, fill, h, tell } from "./dom.js";
+import { count, moment, seconds, size, speed, usd } from "./format.js";
+import { json } from "./json.js";
+import { but, go } from "./route.js";
+import { dot } from "./spans.js";
+
+const PLAIN = "plain-text";
+
+/** The panel of a span; it loads by itself. `turn(by)`: to the one above or below, where there is such. */
+export function spanPanel(id, { onclose, turn } = {}) {
+  const body = h("div", { class: "span-body" }, h("p", { class: "quiet pad" }, "Loading …"));
+  const title = h("h1", {}, "Span");
+  const head = h("header", { class: "span-head" }, title, h("div", { class: "actions" },
+    turn && button("The one above", () => turn(-1), { picture: "left", title: "The one above ([)", class: "plain upright" }),
+    turn && button("The one below", () => turn(1), { picture: "right", title: "The one below (])", class: "plain upright" }),
+    button("Copy the link to this span", () => copy(new URL(but({ span: id }), location.origin).href, "Link copied"), { picture: "copy", class: "plain" }),
+    onclose && button("Close", onclose, { picture: "close", title: "Close (Esc)", class: "plain" })));
+  const load = async () => {
+    try {
+      const span = await get(`/api/request-logs/${part(id)}/`);
+      fill(title, dot(span), " ", span.span_name || span.model);
+      title.title = span.span_name || span.model;
+      fill(body, sections(span, load));
+    } catch (error) {
+      fill(body, h("p", { class: "bad pad" }, error.status === 404 ? "There is no such span (any more)." : error.message));
+    }
+  };
+  load();
+  return [head, body];
+}
+
+/** What is told of a span, from the most asked for to the least. */
+export function sections(span, reload) {
+  return [
+    failure(span),
+    figures(span),
+    timeline(span),
+    said(span),
+    feedback(span),
+    cost(span),
+    belongs(span),
+    parameters(span),
+    raw(span),
+  ];
+}
+
+function failure(span) {
+  const warned = span.warnings ? h("p", { class: "notice" }, typeof span.warnings === "string" ? span.warnings : JSON.stringify(span.warnings)) : null;
+  if (span.status !== "failed") return warned;
+  return [h("div", { class: "notice bad" }, h("strong", {}, `Failed${span.status_code ? `, ${span.status_code}` : ""}${span.error_code ? ` · ${span.error_code}` : ""}`), h("p", {}, span.error_message || "Nothing was said of why.")), warned];
+}
+
+function figures(span) {
+  const about = span.status === "warning" ? "≈" : "";
+  const guess = (text) => (text === "–" ? text : about + text);
+  const shown = [
+    ["Latency", seconds(span.latency)], ["First token", seconds(span.time_to_first_token)], ["Tokens/s", guess(speed(span.tokens_per_second))],
+    ["Tokens", guess(count(span.total_request_tokens)), `${count(span.prompt_tokens)} in, ${count(span.completion_tokens)} out`], ["Cost", guess(usd(span.cost)), span.cost ? `$${span.cost}` : ""],
+  ];
+  return h("dl", { class: "figures" }, shown.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** From the request's arrival to the end of the answer, to scale. */
+function timeline(span) {
+  const { latency, routing_time: routed, time_to_first_token: first } = span;
+  if (!latency) return null;
+  const share = (value) => `${Math.min(100, (100 * value) / latency)}%`;
+  const steps = [
+    routed && ["routed", "inside the gateway", 0, routed],
+    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
+    first && ["generating", "generating", first, latency],
+  ].filter(Boolean);
+  return h("section", {}, h("h2", {}, "Timeline"),
+    h("div", { class: "timeline", role: "img", "aria-label": steps.map(([, told, from, to]) => `${told}: ${seconds(to - from)}`).join(", ") },
+      steps.map(([kind, told, from, to]) => h("i", { class: kind, title: `${told}: ${seconds(to - from)}`, style: { left: share(from), width: share(to - from) } }))),
+    h("ul", { class: "legend" }, steps.map(([kind, told, from, to]) => h("li", {}, h("i", { class: kind }), told, " ", h("b", {}, seconds(to - from))))),
+    h("p", { class: "quiet" }, moment(span.start_time), span.timestamp && ` → ${moment(span.timestamp)}`));
+}
+
+function said(span) {
+  const is_plain = localStorage.getItem(PLAIN) === "yes";
+  const place = h("section", { class: "conversation" });
+  const draw = (plain) => {
+    const input = span.prompt_messages ?? messagesOf(span.input, "input");
+    const output = span.completion_messages ?? (span.completion_message ? [span.completion_message] : messagesOf(span.output, "output"));
+    const flip = button("Plain text", () => { localStorage.setItem(PLAIN, plain ? "no" : "yes"); draw(!plain); }, { class: "toggle", "aria-pressed": String(plain), title: "Show texts as they are, without their Markdown" });
+    fill(place, h("h2", {}, span.prompt_messages ? "Conversation" : "Input and output", flip),
+      conversation(input, { is_plain: plain }), conversation(output, { is_plain: plain }),
+      !input.length && !output.length && h("p", { class: "quiet" }, span.disable_log ? "Its sender asked for nothing to be kept." : span.is_open ? "It still runs." : "Nothing was kept."));
+  };
+  draw(is_plain);
+  return place;
+}
+
+function messagesOf(value, role) {
+  if (value === null || value === undefined || value === "") return [];
+  return [typeof value === "string" ? { role, content: value } : { role, content: [value] }];
+}
+
+function feedback(span) {
+  const path = `/api/request-logs/${part(span.id)}/`;
+  const thumbs = (is_good, picture, label) => button(label, async (event) => {
+    const was = event.currentTarget.getAttribute("aria-pressed") === "true";
+    const place = event.currentTarget.parentElement;
+    await said_of({ positive_feedback: was ? null : is_good }, was ? "Taken back" : "Thank you");
+    for (const one of place.querySelectorAll("[aria-pressed]")) one.setAttribute("aria-pressed", String(!was && one.dataset.good === String(is_good)));
+  }, { picture, class: "toggle thumb", "aria-pressed": String(span.positive_feedback === is_good), "data-good": String(is_good) });
+  const said_of = async (change, told) => {
+    try {
+      await patch(path, change);
+      tell(told);
+    } catch (error) {
+      tell(error.message);
+      throw error;
+    }
+  };
+  const note = h("textarea", { id: "note", rows: 1, placeholder: "A note on this span", value: span.note ?? "", on: {
+    change: () => said_of({ note: note.value || null }, "Note kept").catch(() => {}),
+    keydown: (event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) note.blur(); },
+  } });
+  return h("section", { class: "feedback" }, h("h2", {}, "Feedback"), h("div", { class: "line" },
+    thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note));
+}
+
+/** Which tokens there were, at which prices, and what that comes to. */
+function cost(span) {
+  if (span.prompt_tokens === null && span.completion_tokens === null && span.cost === null) return null;
+  const place = h("section", {}, h("h2", {}, "Usage and cost"));
+  const prompt = span.prompt_tokens ?? 0;
+  const read = span.prompt_cache_hit_tokens ?? 0;
+  const written = span.prompt_cache_creation_tokens ?? 0;
+  const lines = (price) => [
+    ["Prompt", Math.max(0, prompt - read - written), price?.prompt],
+    read && ["Prompt, read from the cache", read, price?.cached_prompt ?? price?.prompt],
+    written && ["Prompt, written to the cache", written, price?.cache_creation ?? price?.prompt],
+    ["Completion", span.completion_tokens ?? 0, price?.completion],
+  ].filter(Boolean);
+  const draw = (price, source) => {
+    const made = lines(price);
+    const sum = price ? made.reduce((total, [, number, each]) => total + (number * (each ?? 0)) / 1e6, 0) : null;
+    const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * span.cost;
+    fill(place, h("h2", {}, "Usage and cost"), h("table", { class: "bill" },
+      h("thead", {}, h("tr", {}, ["", "Tokens", "USD per million", "USD"].map((one) => h("th", { scope: "col" }, one)))),
+      h("tbody", {}, made.map(([name, number, each]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(number)), h("td", {}, each === undefined || each === null ? "–" : String(each)), h("td", {}, each === undefined || each === null ? "–" : usd((number * each) / 1e6)))),
+        span.reasoning_tokens ? h("tr", { class: "quiet" }, h("th", { scope: "row" }, "of which reasoning"), h("td", {}, count(span.reasoning_tokens)), h("td"), h("td")) : null),
+      h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Stored"), h("td", {}, count(span.total_request_tokens)), h("td"), h("td", { title: span.cost === null ? "" : `$${span.cost}` }, usd(span.cost))))),
+      h("p", { class: "quiet" }, source, differs && " The stored cost is another one: it was sent, or made at the price of its day."));
+  };
+  draw(null, "");
+  const own = span.prompt_unit_price !== null || span.completion_unit_price !== null;
+  if (own) draw({ prompt: span.prompt_unit_price, completion: span.completion_unit_price }, "At the unit prices that were sent with it.");
+  else {
+    get("/api/prices/", { model: span.model, response_model: span.response_model, prompt_tokens: span.prompt_tokens, time: span.timestamp }).then((found) => {
+      draw(found.price, found.price ? `Prices of ${found.price.model}, ${found.price.source === "configuration" ? "from the configuration" : "from the shipped table"}.` : "No price is known for this model: set one under [prices] in the configuration.");
+    }).catch(() => {});
+  }
+  return place;
+}
+
+function belongs(span) {
+  const only = (field, value, told = value) => h("a", { href: but({ where: [`${field}=${value}`], search: "", range: "", start_time: "", end_time: "", span: "", trace: "", view: "spans" }) }, told);
+  const rows = [
+    ["Trace", span.trace_unique_id && [h("a", { href: but({ trace: span.trace_unique_id, view: "traces" }) }, span.trace_unique_id), span.span_parent_id && h("span", { class: "quiet" }, ` under ${span.span_parent_id}`)]],
+    ["Workflow", span.span_workflow_name],
+    ["Thread", span.thread_identifier && only("thread_identifier", span.thread_identifier)],
+    ["Session", span.session_identifier && only("session_identifier", span.session_identifier)],
+    ["Customer", span.customer_identifier && [only("customer_identifier", span.customer_identifier), [span.customer_name, span.customer_email].filter(Boolean).map((one) => h("span", { class: "quiet" }, ` ${one}`))]],
+    ["Group", span.group_identifier && only("group_identifier", span.group_identifier)],
+    ["Upstream", span.upstream && only("upstream", span.upstream)],
+    ["Model", [only("model", span.model), span.response_model && span.response_model !== span.model && h("span", { class: "quiet" }, ` answered as ${span.response_model}`)]],
+    ["Key", span.organization_key_name && only("organization_key_name", span.organization_key_name)],
+    ["Same call", span.gateway_log_id && h("a", { href: but({ span: span.gateway_log_id }) }, span.gateway_log_id)],
+    ...Object.entries(span.metadata ?? {}).map(([key, value]) => [key, only(`metadata__${key}`, value)]),
+    ["Id", [h("code", {}, span.unique_id), button("Copy the id", () => copy(span.unique_id, "Id copied"), { picture: "copy", class: "plain small" })]],
+  ].filter(([, value]) => value);
+  return h("section", {}, h("h2", {}, "Where it belongs"), h("dl", { class: "pairs" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+}
+
+const PARAMETERS = ["log_type", "stream", "temperature", "top_p", "max_tokens", "frequency_penalty", "presence_penalty", "stop", "tool_choice", "response_format", "prompt_name", "prompt_id", "custom_identifier", "environment", "log_method"];
+
+function parameters(span) {
+  const shown = PARAMETERS.filter((name) => span[name] !== null && span[name] !== undefined && !(name === "stream" && !span.stream));
+  const more = [["Tools", span.tools], ["Variables", span.variables], ["Properties", span.properties], ["Customer", span.customer_params]].filter(([, value]) => value && Object.keys(value).length);
+  return h("section", {}, h("h2", {}, "Parameters"),
+    h("dl", { class: "pairs" }, shown.map((name) => h("div", {}, h("dt", {}, name), h("dd", {}, typeof span[name] === "object" ? JSON.stringify(span[name]) : String(span[name]))))),
+    more.map(([name, value]) => opening(name, value)));
+}
+
+function raw(span) {
+  const body = request(span);
+  return h("section", {}, h("h2", {}, "Raw"),
+    body && h("div", { class: "line" },
+      button("Copy as curl", () => copy(curl(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
+      button("Copy as Python", () => copy(python(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
+      button("Open in the playground", () => { sessionStorage.setItem("playground", JSON.stringify(body)); go("/?view=playground"); })),
+    span.full_request && opening("Request", span.full_request), span.full_response && opening("Response", span.full_response), opening("Whole span", span));
+}
+
+/** JSON that is drawn when it is opened: it may be large. */
+function opening(title, value) {
+  const text = JSON.stringify(value, null, 2);
+  const place = h("div", { class: "opened" });
+  return h("details", { class: "folded", on: { toggle: (event) => { if (event.target.open && !place.firstChild) fill(place, button("Copy", () => copy(text), { picture: "copy", class: "plain copy" }), json(text)); } } },
+    h("summary", {}, title, h("span", { class: "quiet" }, ` ${size(text)}`)), place);
+}

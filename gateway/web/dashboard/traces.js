@@ -1,0 +1,74 @@
+// The list of traces.
+
+import { get } from "./api.js";
+import { asked } from "./conditions.js";
+import { $, fill, h } from "./dom.js";
+import { filterbar } from "./filterbar.js";
+import { clock, count, moment, seconds, short, usd } from "./format.js";
+import { address, current, go } from "./route.js";
+
+const PAGE = 50;
+const COLUMNS = [
+  ["Began", "time", (trace) => h("time", { datetime: trace.start_time, title: moment(trace.start_time) }, clock(trace.start_time))],
+  ["Trace", "name", (trace) => [
+    h("span", { class: `dot ${trace.error_count ? "failed" : "fine"}`, title: trace.error_count ? `${trace.error_count} failed` : "fine" }, h("span", { class: "unseen" }, trace.error_count ? "failed" : "fine")),
+    h("a", { class: "open-span", href: to(trace) }, trace.name || trace.trace_unique_id)]],
+  ["Input", "said", (trace) => cut(trace.input)],
+  ["Output", "said out", (trace) => cut(trace.output)],
+  ["Spans", "number", (trace) => count(trace.span_count)],
+  ["Calls", "number calls", (trace) => count(trace.llm_call_count)],
+  ["Failed", "number failures", (trace) => (trace.error_count ? h("span", { class: "bad" }, count(trace.error_count)) : "0")],
+  ["Tokens", "number tokens", (trace) => short(trace.total_tokens)],
+  ["Cost", "number cost", (trace) => usd(trace.total_cost)],
+  ["Duration", "number latency", (trace) => seconds(trace.duration)],
+  ["Customer", "customer", (trace) => trace.customer_identifier ?? ""],
+];
+
+const to = (trace) => address({ ...current(), view: "traces", trace: trace.trace_unique_id, span: "" });
+const cut = (text) => (text ? text.slice(0, 200).replace(/\s+/g, " ") : h("span", { class: "quiet" }, "–"));
+
+/** The view. */
+export function tracesView(state) {
+  const leaving = new AbortController();
+  const body = h("div", { role: "rowgroup", class: "rows" });
+  const footer = h("p", { class: "list-foot", role: "status" }, "Loading …");
+  const head = h("div", { role: "row", class: "row head" }, COLUMNS.map(([title, kind]) => h("div", { role: "columnheader", class: `cell ${kind}` }, title)));
+  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup" }, head), body), footer);
+  let page = 1;
+  let loading = false;
+
+  const load = async () => {
+    if (loading || !page) return;
+    loading = true;
+    try {
+      const found = await get("/api/traces/list/", { ...asked(state, { search: false }), page, page_size: PAGE }, { signal: leaving.signal });
+      body.append(...found.results.map((trace) => h(
+        "div", { role: "row", tabindex: -1, class: `row${trace.error_count ? " failed" : ""}`, data: { id: trace.trace_unique_id }, on: { click: (event) => { if (!event.target.closest("a")) go(to(trace)); } } },
+        COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(trace))))));
+      page = found.next ? page + 1 : 0;
+      const number = body.childElementCount;
+      fill(footer, !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
+    } catch (error) {
+      if (error.name !== "AbortError") fill(footer, h("span", { class: "bad" }, error.message));
+      page = 0;
+    }
+    loading = false;
+  };
+
+  const select = (row) => {
+    if (!row) return;
+    $(".selected", body)?.classList.remove("selected");
+    row.classList.add("selected");
+    row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
+  };
+  const step = (name, other) => { const from = $(".selected", body); select(from ? from[name] : body[other]); };
+
+  load();
+  new IntersectionObserver(([seen]) => { if (seen.isIntersecting) load(); }, { root: scroller, rootMargin: "600px" }).observe(footer);
+  return {
+    element: scroller,
+    leave: () => leaving.abort(),
+    keys: { j: () => step("nextElementSibling", "firstElementChild"), k: () => step("previousElementSibling", "firstElementChild"), Enter: () => $(".selected a", body)?.click() },
+  };
+}
