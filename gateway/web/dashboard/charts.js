@@ -20,6 +20,9 @@ const SUMS = [
 ];
 const SPREADS = [["Latency", "latency", seconds], ["Time to first token", "time_to_first_token", seconds], ["Tokens per second", "tokens_per_second", speed]];
 const NONE = "(none)";
+const SUMMED = ["number_of_requests", "error_count", "total_cost", "total_tokens", "total_prompt_tokens", "total_completion_tokens"];
+// Stands for the groups that have no colour of their own.
+const REST_KEY = Symbol("rest");
 
 /** The view. */
 export function chartsView(state) {
@@ -31,10 +34,25 @@ export function chartsView(state) {
   let found = null;
 
   const draw = () => fill(place, found.results.length ? [cards(found, state, by.value), breakdown(found, state)] : h("p", { class: "empty pad" }, "No span fits."));
-  get("/api/request-logs/series/", { ...asked(state, { search: false }), group_by: state.group_by, limit: COLORS.length }, { signal: leaving.signal })
-    .then((series) => { found = series; draw(); })
+  const series = (params) => get("/api/request-logs/series/", params, { signal: leaving.signal });
+  const params = asked(state, { search: false });
+  const all = series(params);
+  const grouped = state.group_by ? series({ ...params, group_by: state.group_by, limit: COLORS.length - 1 }) : all;
+  Promise.all([all, grouped])
+    .then(([whole, parts]) => { found = withRest(whole, parts, state.group_by); draw(); })
     .catch((error) => { if (error.name !== "AbortError") fill(place, h("p", { class: "bad pad" }, error.message)); });
   return { element: scroller, leave: () => leaving.abort(), keys: {} };
+}
+
+/** A grouped series with what its groups leave out, so that sums are of everything. */
+function withRest(whole, parts, group) {
+  if (!group || !parts.requests_left_out) return parts;
+  const rest = new Map(whole.results.map((point) => [point.time, { ...point, [group]: REST_KEY, latency: {}, time_to_first_token: {}, tokens_per_second: {} }]));
+  for (const point of parts.results) {
+    const left = rest.get(point.time);
+    if (left) for (const name of SUMMED) left[name] = Math.max(0, left[name] - point[name]);
+  }
+  return { ...parts, results: [...parts.results, ...[...rest.values()].filter((point) => point.number_of_requests > 0)] };
 }
 
 /** The groups of a series, largest first, each with its colour. */
@@ -42,7 +60,8 @@ function groupsOf(found, group) {
   if (!group) return [{ key: undefined, name: "all", color: COLORS[0] }];
   const sizes = new Map();
   for (const point of found.results) sizes.set(point[group], (sizes.get(point[group]) ?? 0) + point.number_of_requests);
-  return [...sizes].sort((a, b) => b[1] - a[1]).map(([key], number) => ({ key, name: key ?? NONE, color: COLORS[number] ?? REST }));
+  const place = ([key, size]) => (key === REST_KEY ? -1 : size);
+  return [...sizes].sort((a, b) => place(b) - place(a)).map(([key], number) => ({ key, name: key === REST_KEY ? "all others" : (key ?? NONE), color: key === REST_KEY ? REST : COLORS[number] }));
 }
 
 /** The values of one group in each interval, `empty` where there is nothing. */
@@ -73,18 +92,18 @@ function cards(found, state, share) {
       series[0].color = "var(--bad-bar)";
     } else if (!group) series[0].name = title.toLowerCase();
     const total = found.results.reduce((sum, point) => sum + of(point), 0);
-    return card(title, format === short ? count(total) : format(total), series, { ...laid, kind: "bars", format, onpick });
+    return card(title, format === short ? count(total) : format(total), series, { ...laid, kind: "bars", format, onpick }, !group);
   });
   const spreads = SPREADS.map(([title, measure, format]) => {
-    const series = group ? groups.map(values((point) => point[measure][share], null)) : SHARES.map((one, number) => ({ name: one, color: SHARE_COLORS[number], values: valuesOf(found, laid, "", null, (point) => point[measure][one], null) }));
-    return card(title, group ? share : "p50, p95, p99", series, { ...laid, kind: "lines", format, onpick });
+    const series = group ? groups.filter((one) => one.key !== REST_KEY).map(values((point) => point[measure][share], null)) : SHARES.map((one, number) => ({ name: one, color: SHARE_COLORS[number], values: valuesOf(found, laid, "", null, (point) => point[measure][one], null) }));
+    return card(title, group ? share : "p50, p95, p99", series, { ...laid, kind: "lines", format, onpick }, !group);
   });
-  return [h("div", { class: "cards sums" }, sums), h("div", { class: "cards spreads" }, spreads)];
+  return [group && legend(groups), h("div", { class: "cards sums" }, sums), h("div", { class: "cards spreads" }, spreads)];
 }
 
-function card(title, total, series, options) {
+function card(title, total, series, options, is_told) {
   const label = `${title} over time, ${total}. Arrow keys go through it, Enter shows the spans of one interval.`;
-  return h("section", { class: "card", "aria-label": title, data: { total } }, h("header", {}, h("h2", {}, title), h("b", {}, total)), chart({ label, series, ...options }), series.length > 1 && legend(series));
+  return h("section", { class: "card", "aria-label": title, data: { total } }, h("header", {}, h("h2", {}, title), h("b", {}, total)), chart({ label, series, ...options }), is_told && series.length > 1 && legend(series));
 }
 
 /** The same as a table, a line for each group. */
@@ -99,7 +118,7 @@ function breakdown(found, state) {
   return h("div", { class: "wide" }, h("table", { class: "breakdown" },
     h("thead", {}, h("tr", {}, [GROUPS[group].replace("by ", ""), "Calls", "Errors", "", "Cost", "Tokens"].map((one) => h("th", { scope: "col" }, one)))),
     h("tbody", {}, lines.map((line) => h("tr", {},
-      h("th", { scope: "row" }, h("i", { class: "swatch", style: { background: line.color } }), h("a", { href: to(line) }, line.name)),
+      h("th", { scope: "row" }, h("i", { class: "swatch", style: { background: line.color } }), line.key === REST_KEY ? line.name : h("a", { href: to(line) }, line.name)),
       h("td", {}, count(line.sums[0])), h("td", {}, count(line.sums[1])), h("td", { class: "quiet" }, percent(line.sums[1], line.sums[0])), h("td", { title: `$${line.sums[2]}` }, usd(line.sums[2])), h("td", {}, count(line.sums[3]))))),
-  ), found.requests_left_out > 0 && h("p", { class: "notice" }, `${count(found.requests_left_out)} calls of further groups are not shown: only the ${COLORS.length} largest are.`));
+  ));
 }

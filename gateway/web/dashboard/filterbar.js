@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { RANGES, parse, written } from "./conditions.js";
-import { $, button, fill, h, icon } from "./dom.js";
+import { $, fill, h, icon } from "./dom.js";
 import { FIELDS, hasValues, signs } from "./fields.js";
 import { count } from "./format.js";
 import { but, current, go } from "./route.js";
@@ -176,13 +176,11 @@ export function exporting(params) {
   const link = (format, told) => h("a", { role: "menuitem", href: href(format), download: "" }, told);
   const href = (format) => `/api/request-logs/export/?${new URLSearchParams({ ...params(), format })}`;
   return h(
-    "details", { class: "menu", on: { toggle: (event) => event.target.open && fill($(".menu-list", event.target), link("jsonl", "JSON lines"), link("csv", "CSV")) } },
+    "details", { class: "menu", on: {
+      toggle: (event) => event.target.open && fill($(".menu-list", event.target), link("jsonl", "JSON lines"), link("csv", "CSV")),
+      focusout: (event) => { if (!event.currentTarget.contains(event.relatedTarget)) event.currentTarget.open = false; },
+    } },
     h("summary", { "aria-label": "Export what the filter finds", title: "Export what the filter finds" }, icon("download")),
     h("div", { class: "menu-list", role: "menu" }),
   );
-}
-
-/** A switch that is on or off. */
-export function toggle(label, is_on, onclick, picture) {
-  return button(label, onclick, { "aria-pressed": String(is_on), class: "toggle", ...(picture ? {} : {}) });
 }

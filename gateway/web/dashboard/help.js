@@ -19,7 +19,7 @@ export function help() {
   const dialog = h(
     "dialog", { class: "help", "aria-labelledby": "help-title", on: { close: () => dialog.remove(), click: (event) => event.target === dialog && dialog.close() } },
     h("div", {}, h("header", {}, h("h2", { id: "help-title" }, "Keys"), button("Close", () => dialog.close(), { picture: "close" })),
-      rows(KEYS), h("h2", {}, "Filters"), rows(WAYS), h("p", {}, h("a", { href: "/docs", target: "_blank" }, "API reference"))),
+      rows(KEYS), h("h2", {}, "Filters"), rows(WAYS), h("footer", {}, h("a", { href: "/docs", target: "_blank" }, "API reference"), h("form", { method: "post", action: "/logout" }, h("button", { class: "plain" }, "Sign out")))),
   );
   document.body.append(dialog);
   dialog.showModal();

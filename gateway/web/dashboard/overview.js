@@ -7,7 +7,7 @@ import { fill, h } from "./dom.js";
 import { count, percent, seconds, short, speed, usd } from "./format.js";
 import { go } from "./route.js";
 
-/** The tiles and the bars of a state. `load()` asks for them anew; `told(number)` hears of how many spans there are. */
+/** The tiles and the bars of a state. `load()` asks for them anew, `fail()` says that there are none; `told(number)` hears of how many spans there are. */
 export function overview(state, told) {
   const tiles = h("dl", { class: "tiles" }, TILES.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "…"))));
   const bars = h("div", { class: "overview-bars" });
@@ -27,7 +27,8 @@ export function overview(state, told) {
     fill(bars, traffic(series));
     told(sums.number_of_requests);
   };
-  return { element, load };
+  const fail = () => fill(tiles, TILES.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "–"))));
+  return { element, load, fail };
 }
 
 const known = (value, format) => (value ? format(value) : "–");

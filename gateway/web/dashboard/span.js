@@ -25,7 +25,7 @@ export function spanPanel(id, { onclose, turn } = {}) {
       const span = await get(`/api/request-logs/${part(id)}/`);
       fill(title, dot(span), " ", span.span_name || span.model);
       title.title = span.span_name || span.model;
-      fill(body, sections(span, load));
+      fill(body, sections(span));
     } catch (error) {
       fill(body, h("p", { class: "bad pad" }, error.status === 404 ? "There is no such span (any more)." : error.message));
     }
@@ -35,7 +35,7 @@ export function spanPanel(id, { onclose, turn } = {}) {
 }
 
 /** What is told of a span, from the most asked for to the least. */
-export function sections(span, reload) {
+export function sections(span) {
   return [
     failure(span),
     figures(span),
@@ -59,7 +59,7 @@ function figures(span) {
   const about = span.status === "warning" ? "≈" : "";
   const guess = (text) => (text === "–" ? text : about + text);
   const shown = [
-    ["Latency", seconds(span.latency)], ["First token", seconds(span.time_to_first_token)], ["Tokens/s", guess(speed(span.tokens_per_second))],
+    ["Latency", seconds(span.latency)], ["First token", seconds(span.time_to_first_token)], ["Tokens/s", guess(speed(span.tokens_per_second || null))],
     ["Tokens", guess(count(span.total_request_tokens)), `${count(span.prompt_tokens)} in, ${count(span.completion_tokens)} out`], ["Cost", guess(usd(span.cost)), span.cost ? `$${span.cost}` : ""],
   ];
   return h("dl", { class: "figures" }, shown.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))));

@@ -29,7 +29,7 @@ const COLUMNS = [
   ["Tokens", "number tokens", (span) => guess(span, count(span.total_request_tokens), tokens(span)), "total_request_tokens"],
   ["Cost", "number cost", (span) => guess(span, usd(span.cost), span.cost === null ? "no price is known" : `$${span.cost}`), "cost"],
   ["First token", "number ttft", (span) => seconds(span.time_to_first_token), "time_to_first_token"],
-  ["Tokens/s", "number speed", (span) => speed(span.tokens_per_second), "tokens_per_second"],
+  ["Tokens/s", "number speed", (span) => speed(span.tokens_per_second || null), "tokens_per_second"],
   ["Latency", "number latency", (span) => seconds(span.latency), "latency"],
   ["Customer", "customer", (span) => span.customer_identifier ?? ""],
 ];
@@ -99,12 +99,14 @@ export function spansView(state) {
     const known = rows.get(span.id);
     const row = make(span);
     if (is_new) row.classList.add("new");
+    const had_focus = known?.row === document.activeElement;
     if (known) {
       row.classList.toggle("selected", known.row.classList.contains("selected"));
       known.row.remove();
     }
     rows.set(span.id, { row, span });
     place(row, span);
+    if (had_focus) row.focus({ preventScroll: true });
   };
 
   /** Where it belongs; nearly always that is at the top, or at the end. */
@@ -153,15 +155,19 @@ export function spansView(state) {
     return undefined;
   };
 
+  let meanwhile = null;
   const refresh = async () => {
+    const came_since = (meanwhile = new Set());
     const found = await get("/api/request-logs/list/", { ...first, ...params() }, { signal: leaving.signal });
-    const shown = new Set(found.results.map((span) => span.id));
+    const shown = new Set([...found.results.map((span) => span.id), ...came_since]);
     // What is above the last of these, and not among them, has gone.
     const last = found.results.at(-1);
     for (const [id, { row, span }] of rows) {
       if (!shown.has(id) && (!cursor(found.next) || (last && before(span, last)))) { row.remove(); rows.delete(id); }
     }
-    for (const span of found.results) if (JSON.stringify(rows.get(span.id)?.span) !== JSON.stringify(span)) put(span);
+    for (const span of found.results) {
+      if (!came_since.has(span.id) && JSON.stringify(rows.get(span.id)?.span) !== JSON.stringify(span)) put(span);
+    }
     mark();
     foot();
   };
@@ -186,12 +192,13 @@ export function spansView(state) {
 
   let frame = null;
   const came = (span) => {
+    meanwhile?.add(span.id);
     const last = body.lastElementChild && rows.get(body.lastElementChild.dataset.id)?.span;
     const is_on_a_later_page = (next || is_cut) && last && !rows.has(span.id) && before(last, span);
     if (is_on_a_later_page) return sumsSoon();
+    if (scroller.scrollTop >= 40 && rows.has(span.id)) return put(span);
     waiting.set(span.id, span);
-    const is_known = rows.has(span.id);
-    if (scroller.scrollTop < 40 || is_known) {
+    if (scroller.scrollTop < 40) {
       frame ??= requestAnimationFrame(() => { frame = null; flush(); });
     } else {
       fresh.hidden = false;
@@ -251,7 +258,7 @@ export function spansView(state) {
 
   pause(paused);
   load(first).catch(() => {});
-  sums.load(leaving.signal).catch((error) => { if (error.name !== "AbortError") foot(); });
+  sums.load(leaving.signal).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
 
   return {
     element: scroller,

@@ -130,7 +130,7 @@ function waterfall(trace, scroller) {
   };
   const zoom = (by, at = (from + to) / 2) => set(at - (at - from) * by, at + (to - at) * by);
   const marks = () => {
-    const step = ticks((to - from) / 1000, 5)[1];
+    const step = ticks((to - from) / 1000, Math.min(8, Math.max(1, ruler.clientWidth / 90)))[1];
     const made = [];
     for (let at = Math.ceil((from - first) / 1000 / step) * step; at <= (to - first) / 1000; at += step) made.push(at);
     fill(ruler, made.map((at) => h("span", { style: { left: share(first + at * 1000) } }, at === 0 ? "0" : seconds(Number(at.toPrecision(9))))));
@@ -187,7 +187,7 @@ function waterfall(trace, scroller) {
   let frame = null;
   const soon = () => { frame ??= requestAnimationFrame(() => { frame = null; draw(); }); };
   scroller.addEventListener("scroll", soon, { passive: true });
-  const watched = new ResizeObserver(soon);
+  const watched = new ResizeObserver(() => { marks(); soon(); });
   watched.observe(scroller);
   marks();
   draw();

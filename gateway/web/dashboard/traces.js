@@ -41,13 +41,13 @@ export function tracesView(state) {
     if (loading || !page) return;
     loading = true;
     try {
-      const found = await get("/api/traces/list/", { ...asked(state, { search: false }), page, page_size: PAGE }, { signal: leaving.signal });
+      const found = await get("/api/traces/list/", { ...asked({ ...state, search: "" }), page, page_size: PAGE }, { signal: leaving.signal });
       body.append(...found.results.map((trace) => h(
         "div", { role: "row", tabindex: -1, class: `row${trace.error_count ? " failed" : ""}`, data: { id: trace.trace_unique_id }, on: { click: (event) => { if (!event.target.closest("a")) go(to(trace)); } } },
         COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(trace))))));
       page = found.next ? page + 1 : 0;
       const number = body.childElementCount;
-      fill(footer, !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
+      fill(footer, state.search && h("p", {}, `“${state.search}” is searched for in spans; traces are not narrowed down by it.`), !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
     } catch (error) {
       if (error.name !== "AbortError") fill(footer, h("span", { class: "bad" }, error.message));
       page = 0;
