@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from gateway import __version__
 from gateway.core.aliases import NESTED, PARAMS_HEADERS
 from gateway.core.jsontext import dump
+from gateway.core.reading import LISTED
 from gateway.core.span import RESERVED_IDS, Time
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
@@ -402,13 +403,20 @@ def _list(*, with_filters: bool = False) -> Schema:
             "sort_by": _sort(SPAN_SORTS, "-timestamp"),
             **_RANGE,
             "log_type": {"type": "string"},
-            "include_fields": {"type": "string", "description": "Fields to show, separated by commas."},
-            "search": {"type": "string", "description": "Words that input or output hold."},
+            "include_fields": _INCLUDE_FIELDS,
+            "search": _SEARCH,
             **{name: {"type": "string", "description": "Has no effect."} for name in sorted(PASSED_OVER)},
         },
         _answer("A page; one past the end is empty.", ref("schemas", "Page")),
         with_filters=with_filters,
     )
+
+
+_SEARCH: Schema = {"type": "string", "description": "Words that input or output hold."}
+_INCLUDE_FIELDS: Schema = {
+    "type": "string",
+    "description": f"Fields to show, separated by commas; also {', '.join(LISTED)}, which only who asks for them gets.",
+}
 
 
 def _summary(*, with_filters: bool = False) -> Schema:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core import reading
 from tests.conftest import OTHER_KEY, Gateway, StartGateway
 from tests.fakes.upstream import Received, ScriptedUpstream, Wire
 
@@ -110,6 +111,41 @@ async def test_fields_that_are_included(filled: Gateway) -> None:
     await filled.post({"model": "m", "unique_id": "x", "extra": [1]})
     _, page = await ask(filled, "list/?include_fields=extra&unique_id=x")
     assert page["results"] == [{"id": "x", "extra": [1]}]
+
+
+async def test_previews_come_to_who_asks_for_them(filled: Gateway) -> None:
+    _, page = await ask(filled, "list/?include_fields=input_preview,output_preview,is_open&sort_by=id")
+    nothing = {"input_preview": None, "output_preview": None, "is_open": False}
+    assert page["results"] == [
+        {"id": "0", **nothing},
+        {"id": "1", **nothing},
+        {"id": "2", **nothing, "input_preview": "Hello World"},
+        {"id": "3", **nothing, "output_preview": "it's WORLDLY"},
+    ]
+    call = {"function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+    said = {"input": [{"role": "user", "content": "a"}, {"role": "user", "content": "b\n c"}], "tool_calls": [call]}
+    await filled.post({"unique_id": "x", "model": "m", "is_open": "own", **said})
+    await filled.post({"unique_id": "y", "model": "m", "disable_log": True, **said})
+    fields = {"filters": {"id": ["x", "y"]}}
+    _, page = await ask(filled, "list/?include_fields=input_preview,output_preview,is_open&sort_by=id", json=fields)
+    assert page["results"] == [
+        {"id": "x", "input_preview": "b c", "output_preview": 'get_weather({"city": "Oslo"})', "is_open": False},
+        {"id": "y", **nothing},
+    ]
+    # And to nobody else.
+    assert (await filled.get("x"))["is_open"] == "own"
+    assert not {"input_preview", "is_open"} & (await filled.get("y")).keys()
+
+
+async def test_previews_leave_room_for_all_of_a_page(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PAGE_CONTENT_AT_MOST", 10)
+    _, page = await ask(filled, "list/?include_fields=input_preview,input&sort_by=id")
+    assert page["results"][2] == {
+        **{"id": "2", "input_preview": "Hello World", "input": None},
+        "content_omitted": True,
+    }
+    _, page = await ask(filled, "list/?include_fields=input_preview&sort_by=id")
+    assert page["results"][2] == {"id": "2", "input_preview": "Hello World"}
 
 
 async def test_next_goes_on_behind_the_last_span_while_others_come(filled: Gateway) -> None:
