@@ -402,16 +402,24 @@ class Store:
         )
 
     async def trace(
-        self, organization_id: str, trace_unique_id: str, shape: Callable[[Trace, Iterator[Row]], T], *, shared: bool
+        self,
+        organization_id: str,
+        trace_unique_id: str,
+        shape: Callable[[Trace, Iterator[Row]], T],
+        *,
+        shared: bool,
+        with_content: bool = True,
     ) -> T | None:
         """One trace and its spans in the order in which they began, as `shape` makes it in the reader's thread.
-        `shared`: only if everyone may read it."""
+        `shared`: only if everyone may read it; `with_content`: see `traces.find`."""
 
         def found(db: sqlite3.Connection) -> T | None:
             if shared and not traces.is_shared(db, organization_id, trace_unique_id):
                 return None
-            trace = traces.find(db, organization_id, trace_unique_id)
-            return None if trace is None else shape(trace, traces.spans(db, organization_id, trace_unique_id))
+            trace = traces.find(db, organization_id, trace_unique_id, with_content=with_content)
+            if trace is None:
+                return None
+            return shape(trace, traces.spans(db, organization_id, trace_unique_id, with_content=with_content))
 
         return await self._read(found)
 

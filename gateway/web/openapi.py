@@ -598,12 +598,21 @@ def _traces(*, with_filters: bool = False) -> Schema:
     return _question("Traces", parameters, found, with_filters=with_filters, of="TraceFilters") | {"tags": ["traces"]}
 
 
+_INCLUDE_CONTENT: Schema = {
+    "type": "boolean",
+    "default": True,
+    "description": "Without it `input`, `output` and `metadata` are null, and are not read.",
+}
+
+
 def _trace(*, public: bool = False) -> Schema:
     return {
         "tags": ["traces"],
         "summary": "A trace that is shown to everyone" if public else "One trace, with its tree",
+        "parameters": [_in_query("include_content", _INCLUDE_CONTENT)],
         "responses": {
             "200": _answer("The trace.", ref("schemas", "WholeTrace")),
+            "400": ref("responses", "Malformed"),
             **({} if public else _UNAUTHORIZED),
             "404": ref("responses", "NoTrace"),
             "413": ref("responses", "TooLarge"),
