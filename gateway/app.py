@@ -40,6 +40,7 @@ from gateway.web.connection import Limits
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
+from gateway.web.live import LiveHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
@@ -242,6 +243,7 @@ async def opened(
             SpanHandlers(recorder, store),
             ListHandlers(store),
             SeriesHandlers(store, clock),
+            LiveHandlers(store),
             TraceHandlers(store),
             UserHandlers(store, clock),
             IngestHandlers(recorder),

@@ -26,8 +26,23 @@ from gateway.core.span import Span
 from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
-from gateway.store import boots, conditions, lists, losses, queries, rows, series, sqlite, sums, threads, traces, users
+from gateway.store import (
+    boots,
+    changes,
+    conditions,
+    lists,
+    losses,
+    queries,
+    rows,
+    series,
+    sqlite,
+    sums,
+    threads,
+    traces,
+    users,
+)
 from gateway.store.batch import Batch, Write
+from gateway.store.changes import Changes
 from gateway.store.prune import deleted
 from gateway.store.queries import Entry
 from gateway.store.series import Point
@@ -538,6 +553,30 @@ class Store:
         def found(db: sqlite3.Connection) -> tuple[T, int] | None:
             new = lists.journal(db, seq, limit, _JOURNAL_ROOM)
             return (shape(new), int(new[-1]["seq"])) if new else None
+
+        return await self._read(found)
+
+    async def end_of_journal(self) -> int:
+        """The last place in the journal that was given away."""
+        return await self._read(queries.take_seq)
+
+    async def changes(
+        self,
+        organization_id: str,
+        which: Filter,
+        seq: int,
+        *,
+        limit: int,
+        columns: Sequence[str] | None,
+        shape: Callable[[Changes, Iterator[Row]], T],
+    ) -> tuple[T, Changes]:
+        """What happened to an organization's spans behind a place in the journal, also as `shape` makes it of rows (see
+        `page`) in the reader's thread."""
+        where = conditions.of_spans(which)
+
+        def found(db: sqlite3.Connection) -> tuple[T, Changes]:
+            new = changes.behind(db, organization_id, where, seq, limit)
+            return shape(new, lists.rows(db, new.ids, columns)), new
 
         return await self._read(found)
 

@@ -21,6 +21,7 @@ from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
 from gateway.web.lists import GROUPS
+from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import is_openai_route, json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
@@ -256,6 +257,7 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("POST", "/api/request-logs/groups/"): _groups(with_filters=True),
         ("GET", "/api/request-logs/series/"): _series(),
         ("POST", "/api/request-logs/series/"): _series(with_filters=True),
+        ("GET", "/api/request-logs/live/"): _live(),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("POST", "/api/request-logs/batch/create/"): _create_batch(),
         ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
@@ -445,6 +447,33 @@ def _series(*, with_filters: bool = False) -> Schema:
     }
     found = _answer("Points in the order of time; those without spans are left out.", ref("schemas", "Series"))
     return _question("Sums and percentiles over time", parameters, found, with_filters=with_filters)
+
+
+def _live() -> Schema:
+    parameters = {
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "include_fields": _INCLUDE_FIELDS,
+        "search": _SEARCH,
+        "after": _PLACE | {"description": f"Goes on behind the event of this id; {LAST_EVENT_ID} wins over it."},
+    }
+    found = _question("Spans as they come and change", parameters, _LIVE, with_filters=False)
+    in_head = {
+        "name": LAST_EVENT_ID,
+        "in": "header",
+        "schema": _PLACE | {"description": "An EventSource sends it by itself when it comes back."},
+    }
+    return {**found, "parameters": [*found["parameters"], in_head]}
+
+
+_PLACE: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+_LIVE: Schema = {
+    "description": "Server-sent events without an end. `ready`: what comes from here on is told. `span`: it came or"
+    " changed, as the list shows it, also a call that still runs (`is_open`). `left`: it changed and fits the filter no"
+    ' more, or never did (`{"id"}`). `deleted` (`{"id"}`). `gap`: too much happened to tell it, load the list again.'
+    " The id of each is its place in the journal; a comment each 15 s.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
 _WHOLE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}

@@ -13,6 +13,7 @@ from gateway.web import docs
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
+from gateway.web.live import LiveHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.relay import RelayHandlers
@@ -50,6 +51,7 @@ def table(
     spans: SpanHandlers,
     lists: ListHandlers,
     series: SeriesHandlers,
+    live: LiveHandlers,
     traces: TraceHandlers,
     users: UserHandlers,
     ingest: IngestHandlers,
@@ -74,6 +76,7 @@ def table(
         *_asked("/api/request-logs/summary", lists.summary),
         *_asked("/api/request-logs/groups", lists.groups),
         *_asked("/api/request-logs/series", series.series),
+        Keyed("GET", "/api/request-logs/live", live.live),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
         Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),
