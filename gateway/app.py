@@ -37,6 +37,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
 from gateway.web.bodies import BODY_TIMEOUT_S
 from gateway.web.connection import Limits
+from gateway.web.exports import ExportHandlers
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
@@ -244,6 +245,7 @@ async def opened(
             ListHandlers(store),
             SeriesHandlers(store, clock),
             LiveHandlers(store),
+            ExportHandlers(store, clock),
             TraceHandlers(store),
             UserHandlers(store, clock),
             IngestHandlers(recorder),

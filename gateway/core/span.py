@@ -70,7 +70,7 @@ def _identifier(value: str) -> str:
 
 RESERVED_IDS = frozenset(
     {
-        *("list", "audit", "summary", "bulk", "create", "groups", "series", "live"),
+        *("list", "audit", "summary", "bulk", "create", "groups", "series", "live", "values", "export"),
         *("batch-update", "batch/create"),
     }
 )

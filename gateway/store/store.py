@@ -370,6 +370,13 @@ class Store:
 
         return await self._read(paged)
 
+    async def newest(
+        self, organization_id: str, which: Filter, field: str, limit: int, shape: Callable[[Iterator[Any]], T]
+    ) -> T:
+        """What a field holds in the newest spans, as `shape` makes it of that (see `find`)."""
+        where, expression = conditions.of_spans(which), conditions.named(field)
+        return await self._read(lambda db: shape(lists.newest(db, organization_id, where, expression, limit)))
+
     async def sums(self, organization_id: str, which: Filter) -> Sums:
         """Over stored spans."""
         return await self._read(lambda db: sums.sums(db, organization_id, which))

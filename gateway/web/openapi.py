@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.core.aliases import NESTED, PARAMS_HEADERS
+from gateway.core.filters import ALIASES, FIELDS
 from gateway.core.jsontext import dump
 from gateway.core.reading import LISTED
 from gateway.core.span import RESERVED_IDS, Time
+from gateway.core.values import LISTED_KINDS
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
@@ -20,7 +22,8 @@ from gateway.store.sums import GROUP_SORTS
 from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
-from gateway.web.lists import GROUPS
+from gateway.web.exports import FORMATS
+from gateway.web.lists import GROUPS, VALUES_OF, VALUES_OF_SPANS, VALUES_SHOWN, VALUES_SHOWN_AT_MOST
 from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import is_openai_route, json_text_reply
@@ -258,6 +261,8 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("GET", "/api/request-logs/series/"): _series(),
         ("POST", "/api/request-logs/series/"): _series(with_filters=True),
         ("GET", "/api/request-logs/live/"): _live(),
+        ("GET", "/api/request-logs/values/"): _values(),
+        ("GET", "/api/request-logs/export/"): _export(),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("POST", "/api/request-logs/batch/create/"): _create_batch(),
         ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
@@ -474,6 +479,41 @@ _LIVE: Schema = {
     " The id of each is its place in the journal; a comment each 15 s.",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
+
+
+def _values() -> Schema:
+    names = [name for name, kind in FIELDS.items() if kind in LISTED_KINDS]
+    names += [alias for alias, name in ALIASES.items() if name in names]
+    member = {"type": "string", "pattern": r"^(metadata|properties)__[\s\S]"}
+    parameters = {
+        "field": {"anyOf": [{"enum": ["", *names]}, member], "default": VALUES_OF},
+        "prefix": {"type": "string", "description": "How they begin, without regard to case."},
+        "limit": _WHOLE | {"default": VALUES_SHOWN, "description": f"How many; above {VALUES_SHOWN_AT_MOST} is that."},
+        **{name: _time() for name in ("start_time", "end_time")},
+    }
+    return _question(
+        f"Which values a field has in the newest {VALUES_OF_SPANS:,} spans",
+        parameters,
+        _answer("Most frequent first; of metadata and properties their keys.", ref("schemas", "Values")),
+        with_filters=False,
+    )
+
+
+def _export() -> Schema:
+    parameters = {
+        "format": {"enum": list(FORMATS), "default": "jsonl"},
+        "sort_by": _sort(SPAN_SORTS, "-timestamp"),
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "search": _SEARCH,
+    }
+    told = "All of them that run no more: as the list shows them, or the columns of `gateway export`."
+    answer = {
+        "description": told,
+        "headers": {"Content-Disposition": {"required": True, "schema": {"type": "string"}}},
+        "content": {media: {"schema": {"type": "string"}} for media in FORMATS.values()},
+    }
+    return _question("Spans as a file to download", parameters, answer, with_filters=False)
 
 
 _WHOLE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}

@@ -10,6 +10,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
 from gateway.web import docs
+from gateway.web.exports import ExportHandlers
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
@@ -52,6 +53,7 @@ def table(
     lists: ListHandlers,
     series: SeriesHandlers,
     live: LiveHandlers,
+    exports: ExportHandlers,
     traces: TraceHandlers,
     users: UserHandlers,
     ingest: IngestHandlers,
@@ -77,6 +79,8 @@ def table(
         *_asked("/api/request-logs/groups", lists.groups),
         *_asked("/api/request-logs/series", series.series),
         Keyed("GET", "/api/request-logs/live", live.live),
+        Keyed("GET", "/api/request-logs/values", lists.values),
+        Keyed("GET", "/api/request-logs/export", exports.export),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
         Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),

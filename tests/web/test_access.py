@@ -108,6 +108,8 @@ ANSWERS = {
     ("GET", "/api/request-logs/series"): 200,
     ("POST", "/api/request-logs/series"): 200,
     ("GET", "/api/request-logs/live"): 200,
+    ("GET", "/api/request-logs/values"): 200,
+    ("GET", "/api/request-logs/export"): 200,
     ("GET", "/api/request-logs/audit"): 200,
     ("POST", "/api/request-logs/batch/create"): 201,
     ("PATCH", "/api/request-logs/batch-update"): 200,

@@ -148,6 +148,38 @@ async def test_previews_leave_room_for_all_of_a_page(filled: Gateway, monkeypatc
     assert page["results"][2] == {"id": "2", "input_preview": "Hello World"}
 
 
+async def test_values_of_fields(filled: Gateway) -> None:
+    async def values(query: str) -> list[tuple[Any, int]]:
+        status, found = await ask(filled, f"values/{query}")
+        assert (status, found["spans_looked_at"]) == (200, 2 if "start_time" in query else 4)
+        return [(one["value"], one["number_of_requests"]) for one in found["results"]]
+
+    assert await values("?field=model") == [("gpt-a", 2), ("claude", 1), ("gpt-b", 1)]
+    assert await values("") == await values("?field=model")
+    assert await values("?field=model&prefix=GPT&limit=1") == [("gpt-a", 2)]
+    assert await values(f"?field=model&start_time={START.format(2)}") == [("claude", 1), ("gpt-a", 1)]
+    assert await values("?field=stream") == [(False, 3), (True, 1)]
+    assert await values("?field=has_tool_calls") == [(False, 4)]
+    assert await values("?field=status_code") == [(200, 4)]
+    assert await values("?field=metadata") == [("plan", 1)]
+    assert await values("?field=metadata__plan") == [("pro", 1)]
+    assert await values("?field=properties__plan") == await values("?field=deployment_name") == []
+    assert await values("?field=id&prefix=2") == [("2", 1)]
+    for query, named in (
+        ("?field=colour", "colour: not a field to filter by; use unique_id"),
+        ("?field=cost", "field: the values of cost are too many"),
+        ("?field=scores__x", "too many"),
+        ("?field=model&limit=x", "limit: must be"),
+        ("?field=model&model=x", "model: not supported; use end_time, field"),
+        ("?field=model&start_time=soon", "start_time: the value must be"),
+    ):
+        status, reply = await ask(filled, f"values/{query}")
+        assert status == 400 and named in reply["detail"], reply
+    headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+    _, found = await ask(filled, "values/?field=model", headers=headers)
+    assert found == {"field": "model", "spans_looked_at": 0, "results": []}
+
+
 async def test_next_goes_on_behind_the_last_span_while_others_come(filled: Gateway) -> None:
     for method in ("GET", "POST"):
         found: list[str] = []
