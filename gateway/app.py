@@ -37,9 +37,11 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.wire import Upstream
 from gateway.web.bodies import BODY_TIMEOUT_S
 from gateway.web.connection import Limits
+from gateway.web.exports import ExportHandlers
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
+from gateway.web.live import LiveHandlers
 from gateway.web.middleware import RUNNING, Running, leave_out_server
 from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
@@ -244,6 +246,8 @@ async def opened(
             ListHandlers(store),
             SeriesHandlers(store, clock),
             PriceHandlers(recorder, clock),
+            LiveHandlers(store),
+            ExportHandlers(store, clock),
             TraceHandlers(store),
             UserHandlers(store, clock),
             IngestHandlers(recorder),

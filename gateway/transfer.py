@@ -21,17 +21,16 @@ from gateway.core.complete import Draft, complete
 from gateway.core.filters import BETWEEN, Condition, both
 from gateway.core.jsontext import dump, is_unicode, parse, parse_object, parse_or_none
 from gateway.core.reading import BOOL_COLUMNS, JSON_COLUMNS, stored_time
+from gateway.core.records import cells, record
 from gateway.core.span import validate
 from gateway.errors import GatewayError, RefusedRequest, StoreFull
 from gateway.show import condition, organization, reader
 from gateway.store import conditions, lists, queries
 from gateway.store.conditions import Sql
-from gateway.store.rows import CONTENT_COLUMNS, SPAN_COLUMNS
+from gateway.store.rows import RECORD_COLUMNS
 from gateway.store.store import Store
 
 FORMATS = ("jsonl", "csv", "parquet")
-# Columns of a file, and of the view `spans`: `cost` in USD for reading, `cost_picos` for reading back exactly.
-_COLUMNS = (*SPAN_COLUMNS, "cost", *CONTENT_COLUMNS)
 _AT_ONCE = 500
 _QUEUE_BYTES = 64 * 1024 * 1024
 # A group of rows in Parquet: the file's index tells of each, and is kept until its end.
@@ -88,7 +87,7 @@ def _write(db: sqlite3.Connection, organization_id: str, where: Sql, options: Ex
         task = progress.add_task("spans", total=total)
         last = 0
         while ids := [one for one in lists.behind(db, organization_id, where, last, _AT_ONCE) if one <= end]:
-            write([_record(row) for row in lists.rows(db, ids, _COLUMNS)])
+            write([record(row) for row in lists.rows(db, ids, RECORD_COLUMNS)])
             progress.advance(task, len(ids))
             last = ids[-1]
 
@@ -109,17 +108,6 @@ def _once_whole(file: Path) -> Iterator[Path]:
         part.replace(whole)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _record(row: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(row)
-    for name in JSON_COLUMNS:
-        if found[name] is not None:
-            found[name] = parse_or_none(found[name])
-    for name in BOOL_COLUMNS:
-        if found[name] is not None:
-            found[name] = bool(found[name])
-    return found
 
 
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
@@ -150,31 +138,22 @@ class _Text(AbstractContextManager[Write]):
         if self._name == "jsonl":
             return self._lines
         self._csv = csv.writer(self._out)
-        self._csv.writerow(_COLUMNS)
+        self._csv.writerow(RECORD_COLUMNS)
         return self._cells
 
     def _lines(self, records: Sequence[Mapping[str, Any]]) -> None:
-        for record in records:
-            self._out.write(dump({name: value for name, value in record.items() if value is not None}) + "\n")
+        for one in records:
+            self._out.write(dump({name: value for name, value in one.items() if value is not None}) + "\n")
 
     def _cells(self, records: Sequence[Mapping[str, Any]]) -> None:
-        for record in records:
-            self._csv.writerow([_cell(name, record[name]) for name in _COLUMNS])
+        for one in records:
+            self._csv.writerow(cells(RECORD_COLUMNS, one))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._out.close()
         elif kind is None:
             self._out.flush()
-
-
-def _cell(name: str, value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str) and name not in JSON_COLUMNS:
-        # As JSON where it would be read as nothing, or as JSON.
-        return value if value and not value.startswith('"') else dump(value)
-    return dump(value) if name in JSON_COLUMNS or isinstance(value, (bool, float)) else value
 
 
 def _unquoted(name: str, cell: str) -> str | None:
@@ -197,14 +176,16 @@ class _Parquet(AbstractContextManager[Write]):
         except ImportError:
             raise GatewayError("Parquet needs pyarrow: pip install pyarrow.") from None
         kinds = {"REAL": arrow.float64(), "INTEGER": arrow.int64()}
-        self._schema = arrow.schema([(name, kinds.get(_KINDS.get(name, ""), arrow.string())) for name in _COLUMNS])
+        self._schema = arrow.schema(
+            [(name, kinds.get(_KINDS.get(name, ""), arrow.string())) for name in RECORD_COLUMNS]
+        )
         self._arrow = arrow
         self._waiting: list[Any] = []
         self._out = parquet.ParquetWriter(self._file, self._schema)
         return self._rows
 
     def _rows(self, records: Sequence[Mapping[str, Any]]) -> None:
-        rows = [{name: _column(name, record[name]) for name in _COLUMNS} for record in records]
+        rows = [{name: _column(name, one[name]) for name in RECORD_COLUMNS} for one in records]
         self._waiting.append(self._arrow.Table.from_pylist(rows, schema=self._schema))
         if sum(table.nbytes for table in self._waiting) >= _GROUP_BYTES:
             self._write_group()

@@ -1,6 +1,6 @@
 """Input and output: how they are read by log_type, and how they are kept within bounds."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from gateway.core.jsontext import FAST_DEPTH, Texts, dump, parse_or_none
@@ -115,20 +115,23 @@ def completion_message(value: Any) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> str:
-    """What is said in an input or an output, as text: every text that is in it, but for what only names or sorts it."""
-    texts: list[str] = []
+    """What is said in an input or an output, as text."""
+    return "\n".join(texts_in(value))
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text that is in an input or an output, but for what only names or sorts it."""
     left = [value]
     while left:
         one = left.pop()
         if isinstance(one, str):
-            texts.append(one)
+            yield one
         elif isinstance(one, list):
             left += reversed(one)
         elif isinstance(one, dict):
             left += [item for name, item in reversed(one.items()) if name not in _NAMING]
         elif one is not None:
-            texts.append(dump(one))
-    return "\n".join(texts)
+            yield dump(one)
 
 
 _NAMING = frozenset({"role", "type", "id", "tool_call_id", "object", "finish_reason"})

@@ -153,7 +153,19 @@ class Fields:
 
     def kind_of(self, name: str) -> Kind:
         """How a field compares. Raises MalformedBody where there is none."""
-        return self._field(name)[2]
+        return self.resolved(name)[2]
+
+    def resolved(self, name: str) -> tuple[str, str | None, Kind]:
+        """What a name stands for: a field, the key of a member of it, and how that compares. Raises MalformedBody where
+        there is none."""
+        known = self._aliases.get(name, name)
+        if (kind := self._kinds.get(known)) is not None:
+            return known, None, kind
+        if (found := _split(known, self._keyed)) is not None:
+            field, key = found
+            _unicode(field, key)
+            return field, key, Kind.NUMBER if field == "scores" else Kind.TEXT
+        raise MalformedBody(f"{name}: not a field to filter by; use {', '.join(self.names())}.")
 
     def names(self) -> list[str]:
         """What can be named."""
@@ -172,7 +184,7 @@ class Fields:
 
     def condition(self, name: str, operator: Any, value: Any, *, told: str | None = None) -> Condition:
         """One condition; `told`: what a mistake is told of, if that is not the field. Raises MalformedBody."""
-        field, key, kind = self._field(name)
+        field, key, kind = self.resolved(name)
         return _condition(told or name, field, key, kind, operator, value)
 
     def knows(self, name: str) -> bool:
@@ -212,16 +224,6 @@ class Fields:
             raise MalformedBody(f"{name}: a condition has an operator and a value.")
         condition = self.condition(name, given.get("operator"), given.get("value"))
         return condition, _connector(given.get("connector"), name)
-
-    def _field(self, name: str) -> tuple[str, str | None, Kind]:
-        known = self._aliases.get(name, name)
-        if (kind := self._kinds.get(known)) is not None:
-            return known, None, kind
-        if (found := _split(known, self._keyed)) is not None:
-            field, key = found
-            _unicode(field, key)
-            return field, key, Kind.NUMBER if field == "scores" else Kind.TEXT
-        raise MalformedBody(f"{name}: not a field to filter by; use {', '.join(self.names())}.")
 
 
 SPAN_FIELDS = Fields(FIELDS, ALIASES, KEYED)

@@ -1,13 +1,13 @@
 """What a reader of the API gets of a stored span: the shape of Respan's `retrieve span`."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.core import content
+from gateway.core import content, preview
 from gateway.core.jsontext import dump, parse_or_none
 from gateway.core.span import CONTENT, FIELDS, LEGACY
 
@@ -98,21 +98,43 @@ def _reader_of(name: str) -> TypeAdapter[Any]:
 
 def page_of(rows: Iterable[Mapping[str, Any]], wanted: Collection[str] | None = None) -> list[str]:
     """The JSON of each row as a list shows it; `wanted`: these fields alone, and the id, of rows that have
-    `columns_of` them.
+    `columns_of` them. Only who asks for them gets those of LISTED.
 
     Once a page holds PAGE_CONTENT_AT_MOST characters of content, the further rows come without theirs and say so
     (`content_omitted`): retrieve those one by one.
     """
     texts: list[str] = []
     room = PAGE_CONTENT_AT_MOST
+    listed = [name for name in wanted or () if name in LISTED]
+    # What a preview alone is made of takes no room.
+    columns = None if wanted is None else columns_of(name for name in wanted if name not in LISTED)
     for row in rows:
-        room -= sum(len(row[name]) for name in JSON_COLUMNS if row.get(name) is not None)
-        whole = row if wanted is None else {**_EMPTY, **row}
+        whole = row if columns is None else {**_EMPTY, **{name: row[name] for name in columns}}
+        room -= sum(len(whole[name]) for name in JSON_COLUMNS if whole.get(name) is not None)
         span = public(whole if room >= 0 else {**whole, **dict.fromkeys(_CONTENT_COLUMNS)})
         if wanted is not None:
+            span |= {name: LISTED[name](row) for name in listed}
             span = {name: span[name] for name in ("id", *wanted) if name in span}
         texts.append(dump(span if room >= 0 else {**span, "content_omitted": True}))
     return texts
+
+
+def _input_preview(row: Mapping[str, Any]) -> str | None:
+    return preview.of_input(parse_or_none(row["input"] or ""), row["log_type"])
+
+
+def _output_preview(row: Mapping[str, Any]) -> str | None:
+    tool_calls = parse_or_none(row["tool_calls"] or "")
+    return preview.of_output(parse_or_none(row["output"] or ""), tool_calls, row["log_type"])
+
+
+# What lists show to who asks for it, of a row of the view `spans`. A field of the caller's own of such a name does not
+# stand before it.
+LISTED: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "input_preview": _input_preview,
+    "output_preview": _output_preview,
+    "is_open": lambda row: bool(row["is_open"]),
+}
 
 
 def columns_of(fields: Iterable[str]) -> list[str]:
@@ -125,6 +147,9 @@ def columns_of(fields: Iterable[str]) -> list[str]:
 
 _MADE_OF: Mapping[str, tuple[str, ...]] = {
     "id": (),
+    "input_preview": ("input",),
+    "output_preview": ("output", "tool_calls"),
+    "is_open": ("is_open",),
     "unique_organization_id": ("organization_id",),
     "messages": ("input",),
     "prompt_messages": ("input",),

@@ -69,7 +69,10 @@ def _identifier(value: str) -> str:
 
 
 RESERVED_IDS = frozenset(
-    {"list", "audit", "summary", "bulk", "create", "groups", "series", "batch-update", "batch/create"}
+    {
+        *("list", "audit", "summary", "bulk", "create", "groups", "series", "live", "values", "export"),
+        *("batch-update", "batch/create"),
+    }
 )
 
 Text = Annotated[str, Field(strict=True)]

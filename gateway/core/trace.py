@@ -17,12 +17,19 @@ NODE_COLUMNS = (
     *("timestamp", "start_time", "prompt_tokens", "completion_tokens", "total_request_tokens", "cost", "model"),
     *("latency", "status_code", "status", "input", "output", "metadata", "span_workflow_name", "extras"),
 )
+# And those that a trace has of its root.
+ROOT_COLUMNS = (
+    *("span_unique_id", "organization_id", "organization_key_id", "environment", "customer_identifier", "span_name"),
+    *("span_workflow_name", "input", "output", "metadata", "trace_group_identifier", "session_identifier", "model"),
+)
+# What makes a large trace large.
+CONTENT_COLUMNS = ("input", "output", "metadata")
 # On the span at which a circle of parents was cut open.
 CUT_MARK = "parent_is_descendant"
 
 
 def public_trace(sums: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """A trace as lists show it: sums over its spans, and what its root says (a row of the view `spans`)."""
+    """A trace as lists show it: sums over its spans, and what its root says (ROOT_COLUMNS)."""
     return {
         "id": sums["trace_unique_id"],
         "trace_unique_id": sums["trace_unique_id"],

@@ -155,6 +155,15 @@ def number(db: sqlite3.Connection, organization_id: str, where: Sql) -> int:
     return int(row[0])
 
 
+def newest(db: sqlite3.Connection, organization_id: str, where: Sql, expression: str, limit: int) -> Iterator[Any]:
+    """What this expression is of the newest spans of an organization."""
+    found = db.execute(
+        f"SELECT {expression} FROM span WHERE organization_id = ? AND {where.text} ORDER BY timestamp DESC LIMIT ?",
+        (organization_id, *where.values, limit),
+    )
+    return (value for (value,) in found)
+
+
 def rows(db: sqlite3.Connection, ids: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of the view `spans`, one by one in this order; `columns`: these alone."""
     shown = "*" if columns is None else ", ".join(columns)

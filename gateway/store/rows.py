@@ -89,6 +89,8 @@ CONTENT_COLUMNS = (
     # No field of a span, but what it has beside them. The last.
     "extras",
 )
+# Of what is written to files, in the view `spans`: `cost` in USD for reading, `cost_picos` for reading back exactly.
+RECORD_COLUMNS = (*SPAN_COLUMNS, "cost", *CONTENT_COLUMNS)
 # Those that most spans fill. SQLite takes half the time for a row of these alone, and fills the others with NULL.
 COMMON_SPAN_COLUMNS = (
     *("organization_id", "unique_id", "organization_key_id", "organization_key_name", "environment", "log_method"),

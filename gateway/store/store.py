@@ -26,8 +26,23 @@ from gateway.core.span import Span
 from gateway.core.trace import LLM_CALLS
 from gateway.core.walk import Order, Place
 from gateway.errors import StillRunning, StoreError, StoreFull, StoreUnavailable, TooMuchToRead
-from gateway.store import boots, conditions, lists, losses, queries, rows, series, sqlite, sums, threads, traces, users
+from gateway.store import (
+    boots,
+    changes,
+    conditions,
+    lists,
+    losses,
+    queries,
+    rows,
+    series,
+    sqlite,
+    sums,
+    threads,
+    traces,
+    users,
+)
 from gateway.store.batch import Batch, Write
+from gateway.store.changes import Changes
 from gateway.store.prune import deleted
 from gateway.store.queries import Entry
 from gateway.store.series import Point
@@ -355,6 +370,13 @@ class Store:
 
         return await self._read(paged)
 
+    async def newest(
+        self, organization_id: str, which: Filter, field: str, limit: int, shape: Callable[[Iterator[Any]], T]
+    ) -> T:
+        """What a field holds in the newest spans, as `shape` makes it of that (see `find`)."""
+        where, expression = conditions.of_spans(which), conditions.named(field)
+        return await self._read(lambda db: shape(lists.newest(db, organization_id, where, expression, limit)))
+
     async def sums(self, organization_id: str, which: Filter) -> Sums:
         """Over stored spans."""
         return await self._read(lambda db: sums.sums(db, organization_id, which))
@@ -402,16 +424,24 @@ class Store:
         )
 
     async def trace(
-        self, organization_id: str, trace_unique_id: str, shape: Callable[[Trace, Iterator[Row]], T], *, shared: bool
+        self,
+        organization_id: str,
+        trace_unique_id: str,
+        shape: Callable[[Trace, Iterator[Row]], T],
+        *,
+        shared: bool,
+        with_content: bool = True,
     ) -> T | None:
         """One trace and its spans in the order in which they began, as `shape` makes it in the reader's thread.
-        `shared`: only if everyone may read it."""
+        `shared`: only if everyone may read it; `with_content`: see `traces.find`."""
 
         def found(db: sqlite3.Connection) -> T | None:
             if shared and not traces.is_shared(db, organization_id, trace_unique_id):
                 return None
-            trace = traces.find(db, organization_id, trace_unique_id)
-            return None if trace is None else shape(trace, traces.spans(db, organization_id, trace_unique_id))
+            trace = traces.find(db, organization_id, trace_unique_id, with_content=with_content)
+            if trace is None:
+                return None
+            return shape(trace, traces.spans(db, organization_id, trace_unique_id, with_content=with_content))
 
         return await self._read(found)
 
@@ -530,6 +560,30 @@ class Store:
         def found(db: sqlite3.Connection) -> tuple[T, int] | None:
             new = lists.journal(db, seq, limit, _JOURNAL_ROOM)
             return (shape(new), int(new[-1]["seq"])) if new else None
+
+        return await self._read(found)
+
+    async def end_of_journal(self) -> int:
+        """The last place in the journal that was given away."""
+        return await self._read(queries.take_seq)
+
+    async def changes(
+        self,
+        organization_id: str,
+        which: Filter,
+        seq: int,
+        *,
+        limit: int,
+        columns: Sequence[str] | None,
+        shape: Callable[[Changes, Iterator[Row]], T],
+    ) -> tuple[T, Changes]:
+        """What happened to an organization's spans behind a place in the journal, also as `shape` makes it of rows (see
+        `page`) in the reader's thread."""
+        where = conditions.of_spans(which)
+
+        def found(db: sqlite3.Connection) -> tuple[T, Changes]:
+            new = changes.behind(db, organization_id, where, seq, limit)
+            return shape(new, lists.rows(db, new.ids, columns)), new
 
         return await self._read(found)
 

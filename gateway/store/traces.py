@@ -2,12 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.filters import BETWEEN, OF_A_TRACE, Condition, Filter
 from gateway.core.filters import conditions as conditions_in
-from gateway.core.trace import LLM_CALLS, NODE_COLUMNS
+from gateway.core.trace import CONTENT_COLUMNS, LLM_CALLS, NODE_COLUMNS, ROOT_COLUMNS
 from gateway.core.walk import Order
 from gateway.store import conditions, lists
 from gateway.store.arithmetic import ONCE, TOTAL_TOKENS, folded, of_halves, summed
@@ -76,7 +76,7 @@ SORTS: Mapping[str, str] = {
 
 
 class Trace(NamedTuple):
-    """Sums over a trace's spans, and its root: a row of the view `spans`."""
+    """Sums over a trace's spans, and its root: ROOT_COLUMNS of the view `spans`."""
 
     sums: Row
     root: Row
@@ -135,21 +135,31 @@ def _meaning(organization_id: str, of: Condition, rollup: str = "r") -> Sql:
     )
 
 
-def _trace(db: sqlite3.Connection, sums: Row) -> Trace:
-    (root,) = lists.rows(db, [sums["root_id"]])
+def _trace(db: sqlite3.Connection, sums: Row, *, with_content: bool = True) -> Trace:
+    (root,) = lists.rows(db, [sums["root_id"]], _shown(ROOT_COLUMNS, with_content=with_content))
     return Trace(folded(sums, _SUMMED), root)
 
 
-def find(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Trace | None:
-    """One trace."""
+def _shown(columns: Sequence[str], *, with_content: bool) -> list[str]:
+    """Columns, those of content as NULL where that is not wanted: then they are not even read."""
+    return [name if with_content or name not in CONTENT_COLUMNS else f"NULL AS {name}" for name in columns]
+
+
+def find(
+    db: sqlite3.Connection, organization_id: str, trace_unique_id: str, *, with_content: bool = True
+) -> Trace | None:
+    """One trace; `with_content`: with what its root says of input, output and metadata."""
     row = db.execute(_ROLLUP.format(scope="trace_unique_id = ?"), (organization_id, trace_unique_id)).fetchone()
-    return None if row is None else _trace(db, dict(row))
+    return None if row is None else _trace(db, dict(row), with_content=with_content)
 
 
-def spans(db: sqlite3.Connection, organization_id: str, trace_unique_id: str) -> Iterator[Row]:
-    """What the tree's nodes are made of, in the order in which the spans began."""
+def spans(
+    db: sqlite3.Connection, organization_id: str, trace_unique_id: str, *, with_content: bool = True
+) -> Iterator[Row]:
+    """What the tree's nodes are made of, in the order in which the spans began; `with_content`: as in `find`."""
+    columns = _shown(NODE_COLUMNS, with_content=with_content)
     found = db.execute(
-        f"SELECT {', '.join(NODE_COLUMNS)} FROM spans WHERE organization_id = ? AND trace_unique_id = ?"
+        f"SELECT {', '.join(columns)} FROM spans WHERE organization_id = ? AND trace_unique_id = ?"
         " ORDER BY coalesce(start_time, timestamp), row_id",
         (organization_id, trace_unique_id),
     )

@@ -1,26 +1,34 @@
 """Lists of spans, and sums over them."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from gateway.core import walk
+from gateway.core.filters import SPAN_FIELDS
 from gateway.core.jsontext import dump
 from gateway.core.prices import usd
 from gateway.core.reading import columns_of, page_of
+from gateway.core.values import LISTED_KINDS, held, most_frequent
 from gateway.core.walk import SPAN_SORTS
 from gateway.errors import MalformedBody
 from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.store.sums import GROUP_SORTS, Sums
-from gateway.web.questions import asked, names, offset, page_asked, page_reply, page_url
+from gateway.web.questions import asked, names, number_in, offset, page_asked, page_reply, page_url
 from gateway.web.replies import json_reply, json_text_reply
 
 _RANGE = frozenset({"start_time", "end_time", "environment"})
 LIST_PARAMETERS = _RANGE | {"page", "page_size", "sort_by", "log_type", "include_fields", "cursor", "search"}
 SUMMARY_PARAMETERS = _RANGE
 GROUP_PARAMETERS = _RANGE | {"group_by", "sort_by", "page", "page_size"}
+VALUE_PARAMETERS = frozenset({"field", "prefix", "limit", "start_time", "end_time"})
+VALUES_OF = "model"
+VALUES_OF_SPANS = 10_000
+VALUES_SHOWN = 20
+VALUES_SHOWN_AT_MOST = 1000
 _OF_OTHER_LISTS = frozenset({"page", "page_size", "sort_by", "log_type"})
 
 # By what spans can be grouped: the name of the key in a row.
@@ -103,6 +111,27 @@ class ListHandlers:
         )
         rows = [{name: key, **_group(sums)} for key, sums in found]
         return page_reply(request, page, size, rows, current_filters={}, filters_data={})
+
+    async def values(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Which values a field has in the newest spans, most frequent first; of metadata and properties which keys."""
+        query = request.query
+        if unknown := sorted(set(query) - VALUE_PARAMETERS):
+            raise MalformedBody(f"{', '.join(unknown)}: not supported; use {', '.join(sorted(VALUE_PARAMETERS))}.")
+        name = query.get("field") or VALUES_OF
+        field, key, kind = SPAN_FIELDS.resolved(name)
+        if kind not in LISTED_KINDS:
+            raise MalformedBody(f"field: the values of {name} are too many to tell.")
+        prefix = query.get("prefix") or ""
+        limit = min(number_in(request, "limit", VALUES_SHOWN), VALUES_SHOWN_AT_MOST)
+
+        def counted(stored: Iterator[Any]) -> tuple[int, list[tuple[Any, int]]]:
+            looked_at = list(stored)
+            return len(looked_at), most_frequent(held(looked_at, field, key, kind), prefix, limit)
+
+        which = await asked(request, VALUE_PARAMETERS)
+        spans, found = await self._store.newest(caller.organization_id, which, field, VALUES_OF_SPANS, counted)
+        results = [{"value": value, "number_of_requests": number} for value, number in found]
+        return json_reply({"field": name, "spans_looked_at": spans, "results": results})
 
 
 def _group(sums: Sums) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -50,10 +51,13 @@ def errors_as_json(handler: Handler) -> Handler:
 
 
 class Running:
-    """The requests under way. `stopped`: those that were left after the drain have been cancelled."""
+    """The requests under way. `ending` is set when the drain begins; `stopped`: those that were left after it have been
+    cancelled."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
+        self._listening: set[asyncio.Task[object]] = set()
+        self.ending = asyncio.Event()
         self.stopped = False
 
     @web.middleware
@@ -67,13 +71,26 @@ class Running:
         finally:
             self._tasks.discard(task)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """The current request only listens, until its client leaves or `ending` is set; `ended` does not wait for
+        it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._listening.add(task)
+        try:
+            yield
+        finally:
+            self._listening.discard(task)
+
     async def ended(self) -> None:
-        """Waits for the requests that are under way now."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        """Waits for the requests that are under way now and end by themselves."""
+        if waited_for := self._tasks - self._listening:
+            await asyncio.wait(waited_for)
 
     async def drain(self, within_s: float) -> None:
         """Waits for the requests under way, then cancels those that are left."""
+        self.ending.set()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=within_s)
         self.stopped = True

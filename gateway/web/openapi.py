@@ -10,8 +10,11 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.core.aliases import NESTED, PARAMS_HEADERS
+from gateway.core.filters import ALIASES, FIELDS
 from gateway.core.jsontext import dump
+from gateway.core.reading import LISTED
 from gateway.core.span import RESERVED_IDS, Time
+from gateway.core.values import LISTED_KINDS
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
@@ -19,7 +22,9 @@ from gateway.store.sums import GROUP_SORTS
 from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
-from gateway.web.lists import GROUPS
+from gateway.web.exports import FORMATS
+from gateway.web.lists import GROUPS, VALUES_OF, VALUES_OF_SPANS, VALUES_SHOWN, VALUES_SHOWN_AT_MOST
+from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
 from gateway.web.replies import is_openai_route, json_text_reply
 from gateway.web.schemas import Schema, members, ref, schemas
@@ -256,6 +261,9 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("GET", "/api/request-logs/series/"): _series(),
         ("POST", "/api/request-logs/series/"): _series(with_filters=True),
         ("GET", "/api/prices"): _price(),
+        ("GET", "/api/request-logs/live/"): _live(),
+        ("GET", "/api/request-logs/values/"): _values(),
+        ("GET", "/api/request-logs/export/"): _export(),
         ("GET", "/api/request-logs/audit/"): _audit(),
         ("POST", "/api/request-logs/batch/create/"): _create_batch(),
         ("PATCH", "/api/request-logs/batch-update/"): _edit_batch(),
@@ -424,13 +432,20 @@ def _list(*, with_filters: bool = False) -> Schema:
             "sort_by": _sort(SPAN_SORTS, "-timestamp"),
             **_RANGE,
             "log_type": {"type": "string"},
-            "include_fields": {"type": "string", "description": "Fields to show, separated by commas."},
-            "search": {"type": "string", "description": "Words that input or output hold."},
+            "include_fields": _INCLUDE_FIELDS,
+            "search": _SEARCH,
             **{name: {"type": "string", "description": "Has no effect."} for name in sorted(PASSED_OVER)},
         },
         _answer("A page; one past the end is empty.", ref("schemas", "Page")),
         with_filters=with_filters,
     )
+
+
+_SEARCH: Schema = {"type": "string", "description": "Words that input or output hold."}
+_INCLUDE_FIELDS: Schema = {
+    "type": "string",
+    "description": f"Fields to show, separated by commas; also {', '.join(LISTED)}, which only who asks for them gets.",
+}
 
 
 def _summary(*, with_filters: bool = False) -> Schema:
@@ -459,6 +474,68 @@ def _series(*, with_filters: bool = False) -> Schema:
     }
     found = _answer("Points in the order of time; those without spans are left out.", ref("schemas", "Series"))
     return _question("Sums and percentiles over time", parameters, found, with_filters=with_filters)
+
+
+def _live() -> Schema:
+    parameters = {
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "include_fields": _INCLUDE_FIELDS,
+        "search": _SEARCH,
+        "after": _PLACE | {"description": f"Goes on behind the event of this id; {LAST_EVENT_ID} wins over it."},
+    }
+    found = _question("Spans as they come and change", parameters, _LIVE, with_filters=False)
+    in_head = {
+        "name": LAST_EVENT_ID,
+        "in": "header",
+        "schema": _PLACE | {"description": "An EventSource sends it by itself when it comes back."},
+    }
+    return {**found, "parameters": [*found["parameters"], in_head]}
+
+
+_PLACE: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+_LIVE: Schema = {
+    "description": "Server-sent events without an end. `ready`: what comes from here on is told. `span`: it came or"
+    " changed, as the list shows it, also a call that still runs (`is_open`). `left`: it changed and fits the filter no"
+    ' more, or never did (`{"id"}`). `deleted` (`{"id"}`). `gap`: too much happened to tell it, load the list again.'
+    " The id of each is its place in the journal; a comment each 15 s.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
+
+def _values() -> Schema:
+    names = [name for name, kind in FIELDS.items() if kind in LISTED_KINDS]
+    names += [alias for alias, name in ALIASES.items() if name in names]
+    member = {"type": "string", "pattern": r"^(metadata|properties)__[\s\S]"}
+    parameters = {
+        "field": {"anyOf": [{"enum": ["", *names]}, member], "default": VALUES_OF},
+        "prefix": {"type": "string", "description": "How they begin, without regard to case."},
+        "limit": _WHOLE | {"default": VALUES_SHOWN, "description": f"How many; above {VALUES_SHOWN_AT_MOST} is that."},
+        **{name: _time() for name in ("start_time", "end_time")},
+    }
+    return _question(
+        f"Which values a field has in the newest {VALUES_OF_SPANS:,} spans",
+        parameters,
+        _answer("Most frequent first; of metadata and properties their keys.", ref("schemas", "Values")),
+        with_filters=False,
+    )
+
+
+def _export() -> Schema:
+    parameters = {
+        "format": {"enum": list(FORMATS), "default": "jsonl"},
+        "sort_by": _sort(SPAN_SORTS, "-timestamp"),
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "search": _SEARCH,
+    }
+    told = "All of them that run no more: as the list shows them, or the columns of `gateway export`."
+    answer = {
+        "description": told,
+        "headers": {"Content-Disposition": {"required": True, "schema": {"type": "string"}}},
+        "content": {media: {"schema": {"type": "string"}} for media in FORMATS.values()},
+    }
+    return _question("Spans as a file to download", parameters, answer, with_filters=False)
 
 
 _WHOLE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
@@ -618,12 +695,21 @@ def _traces(*, with_filters: bool = False) -> Schema:
     return _question("Traces", parameters, found, with_filters=with_filters, of="TraceFilters") | {"tags": ["traces"]}
 
 
+_INCLUDE_CONTENT: Schema = {
+    "type": "boolean",
+    "default": True,
+    "description": "Without it `input`, `output` and `metadata` are null, and are not read.",
+}
+
+
 def _trace(*, public: bool = False) -> Schema:
     return {
         "tags": ["traces"],
         "summary": "A trace that is shown to everyone" if public else "One trace, with its tree",
+        "parameters": [_in_query("include_content", _INCLUDE_CONTENT)],
         "responses": {
             "200": _answer("The trace.", ref("schemas", "WholeTrace")),
+            "400": ref("responses", "Malformed"),
             **({} if public else _UNAUTHORIZED),
             "404": ref("responses", "NoTrace"),
             "413": ref("responses", "TooLarge"),

@@ -116,6 +116,14 @@ def whole_in(request: web.Request, name: str, default: int) -> int:
     return int(text)
 
 
+def truth_in(request: web.Request, name: str, *, default: bool) -> bool:
+    """Whether the query says true or false. Raises MalformedBody."""
+    text = request.query.get(name)
+    if text not in (None, "true", "false"):
+        raise MalformedBody(f"{name}: must be true or false.")
+    return default if text is None else text == "true"
+
+
 def page_asked(request: web.Request) -> tuple[int, int]:
     """Which page, and how many rows it has. Raises MalformedBody."""
     size = min(number_in(request, "page_size", PAGE_SIZE), PAGE_SIZE_AT_MOST)

@@ -10,9 +10,11 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from gateway.core.span import RESERVED_IDS
 from gateway.errors import UndeclaredRoute
 from gateway.web import docs
+from gateway.web.exports import ExportHandlers
 from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
+from gateway.web.live import LiveHandlers
 from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.prices import PriceHandlers
@@ -52,6 +54,8 @@ def table(
     lists: ListHandlers,
     series: SeriesHandlers,
     prices: PriceHandlers,
+    live: LiveHandlers,
+    exports: ExportHandlers,
     traces: TraceHandlers,
     users: UserHandlers,
     ingest: IngestHandlers,
@@ -77,6 +81,9 @@ def table(
         *_asked("/api/request-logs/groups", lists.groups),
         *_asked("/api/request-logs/series", series.series),
         Keyed("GET", "/api/prices", prices.price),
+        Keyed("GET", "/api/request-logs/live", live.live),
+        Keyed("GET", "/api/request-logs/values", lists.values),
+        Keyed("GET", "/api/request-logs/export", exports.export),
         Keyed("GET", "/api/request-logs/audit", spans.audit),
         Keyed("POST", "/api/request-logs/batch/create", spans.create_batch),
         Keyed("PATCH", "/api/request-logs/batch-update", spans.edit_batch),

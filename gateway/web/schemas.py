@@ -116,6 +116,13 @@ def schemas() -> Schema:
                 "results": {"type": "array", "items": _point()},
             }
         ),
+        "Values": members(
+            {
+                "field": _TEXT,
+                "spans_looked_at": _COUNT,
+                "results": {"type": "array", "items": members({"value": {}, "number_of_requests": _COUNT})},
+            }
+        ),
         "Bulk": members(
             {
                 "logs": {

@@ -14,7 +14,7 @@ from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.store.traces import SORTS, Trace
 from gateway.web.bodies import read_object
-from gateway.web.questions import asked, offset, page_asked, page_reply, time_in
+from gateway.web.questions import asked, offset, page_asked, page_reply, time_in, truth_in
 from gateway.web.replies import json_reply, json_text_reply
 
 PARAMETERS = frozenset({"page", "page_size", "sort_by", "start_time", "end_time", "environment"})
@@ -37,7 +37,7 @@ class TraceHandlers:
         return page_reply(request, page, size, [public_trace(*trace) for trace in found])
 
     async def retrieve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """A trace of the caller's organization, with its tree."""
+        """A trace of the caller's organization, with its tree; with `include_content=false` without what was said."""
         return await self._trace(caller.organization_id, request, shared=False)
 
     async def retrieve_public(self, request: web.Request) -> web.StreamResponse:
@@ -45,7 +45,10 @@ class TraceHandlers:
         return await self._trace(request.match_info["organization_id"], request, shared=True)
 
     async def _trace(self, organization_id: str, request: web.Request, *, shared: bool) -> web.StreamResponse:
-        text = await self._store.trace(organization_id, _trace_id(request), _whole, shared=shared)
+        with_content = truth_in(request, "include_content", default=True)
+        text = await self._store.trace(
+            organization_id, _trace_id(request), _whole, shared=shared, with_content=with_content
+        )
         if text is None:
             # As Respan says it of traces; of all else it is `detail`.
             return json_reply({"error": "Trace not found"}, 404)

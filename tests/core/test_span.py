@@ -140,7 +140,8 @@ def test_the_customer_identifier_has_at_most_254_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    "unique_id", ["list", "audit", "summary", "bulk", "create", "groups", "batch-update", "\ud800"]
+    "unique_id",
+    ["list", "audit", "summary", "bulk", "create", "groups", "live", "values", "export", "batch-update", "\ud800"],
 )
 def test_some_texts_are_no_ids(unique_id: str) -> None:
     assert list(errors(unique_id=unique_id)) == ["unique_id"]

@@ -15,8 +15,10 @@ import pytest
 
 from gateway.core.filters import Every
 from gateway.core.jsontext import dump
+from gateway.core.reading import columns_of
 from gateway.core.walk import NEWEST_FIRST
 from gateway.store import compress as module
+from gateway.store import functions
 from gateway.store.compress import compress
 from gateway.store.prune import used
 from gateway.store.sqlite import connect, connect_reader
@@ -159,3 +161,34 @@ def test_what_is_no_database_of_ours_can_be_opened_to_be_read(tmp_path: Path) ->
         db.execute("CREATE TABLE mine (x)")
     with closing(connect_reader(tmp_path / "a.db")) as db, pytest.raises(sqlite3.Error, match="no such table"):
         db.execute("SELECT * FROM spans")
+
+
+async def test_what_is_not_asked_for_is_not_even_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[bytes] = set()
+    inflated = functions.inflated
+
+    def look(value: bytes) -> str:
+        seen.add(value)
+        return inflated(value)
+
+    monkeypatch.setattr(functions, "inflated", look)
+    async with store_in(str(tmp_path)) as store:
+        said = {"input": SAID * 10, "output": SAID * 20, "full_request": {"x": SAID * 30}}
+        await store.insert(draft("a", trace_unique_id="t", **said))
+        assert list(compress(tmp_path / "spans.db", NOON + timedelta(days=1))) == [1]
+
+        async def of_a_page(columns: list[str] | None) -> int:
+            seen.clear()
+            await store.page("o", Every(), NEWEST_FIRST, size=5, columns=columns, shape=list)
+            return len(seen)
+
+        async def of_a_trace(*, with_content: bool) -> int:
+            seen.clear()
+            await store.trace("o", "t", lambda trace, rows: list(rows), shared=False, with_content=with_content)
+            return len(seen)
+
+        assert await of_a_page(columns_of(["model", "cost", "metadata", "is_open"])) == 0
+        assert await of_a_page(columns_of(["input_preview"])) == await of_a_page(columns_of(["output_preview"])) == 1
+        assert await of_a_page(columns_of(["messages", "output_preview"])) == 2
+        assert await of_a_page(None) == 3
+        assert [await of_a_trace(with_content=which) for which in (False, True)] == [0, 2]

@@ -405,7 +405,7 @@ async def test_what_a_filter_finds(tmp_path: Path, filters: Row, expected: str) 
 
 async def test_a_question_is_answered_from_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with store_in(str(tmp_path)) as store, store_in(str(tmp_path)) as other:
-        await store.insert(draft("a", trace_unique_id="t"))
+        await store.insert(draft("a", trace_unique_id="t", span_unique_id="s"))
         loop = asyncio.get_running_loop()
         summed_up = lists.rows
 
@@ -416,6 +416,6 @@ async def test_a_question_is_answered_from_one_moment(tmp_path: Path, monkeypatc
 
         monkeypatch.setattr(lists, "rows", deleted_meanwhile)
         (trace,) = await store.traces("o", Every(), NEWEST_FIRST, limit=5, offset=0)
-        assert trace.root["unique_id"] == "a"
+        assert trace.root["span_unique_id"] == "s"
         monkeypatch.undo()
         assert await store.traces("o", Every(), NEWEST_FIRST, limit=5, offset=0) == []

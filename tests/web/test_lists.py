@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from gateway.core import reading
 from gateway.core.jsontext import dump
 from tests.conftest import OTHER_KEY, Gateway, StartGateway
 from tests.fakes.upstream import Received, ScriptedUpstream, Wire
@@ -126,6 +127,73 @@ async def test_fields_that_are_included(filled: Gateway) -> None:
     await filled.post({"model": "m", "unique_id": "x", "extra": [1]})
     _, page = await ask(filled, "list/?include_fields=extra&unique_id=x")
     assert page["results"] == [{"id": "x", "extra": [1]}]
+
+
+async def test_previews_come_to_who_asks_for_them(filled: Gateway) -> None:
+    _, page = await ask(filled, "list/?include_fields=input_preview,output_preview,is_open&sort_by=id")
+    nothing = {"input_preview": None, "output_preview": None, "is_open": False}
+    assert page["results"] == [
+        {"id": "0", **nothing},
+        {"id": "1", **nothing},
+        {"id": "2", **nothing, "input_preview": "Hello World"},
+        {"id": "3", **nothing, "output_preview": "it's WORLDLY"},
+    ]
+    call = {"function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+    said = {"input": [{"role": "user", "content": "a"}, {"role": "user", "content": "b\n c"}], "tool_calls": [call]}
+    await filled.post({"unique_id": "x", "model": "m", "is_open": "own", **said})
+    await filled.post({"unique_id": "y", "model": "m", "disable_log": True, **said})
+    fields = {"filters": {"id": ["x", "y"]}}
+    _, page = await ask(filled, "list/?include_fields=input_preview,output_preview,is_open&sort_by=id", json=fields)
+    assert page["results"] == [
+        {"id": "x", "input_preview": "b c", "output_preview": 'get_weather({"city": "Oslo"})', "is_open": False},
+        {"id": "y", **nothing},
+    ]
+    # And to nobody else.
+    assert (await filled.get("x"))["is_open"] == "own"
+    assert not {"input_preview", "is_open"} & (await filled.get("y")).keys()
+
+
+async def test_previews_leave_room_for_all_of_a_page(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PAGE_CONTENT_AT_MOST", 10)
+    _, page = await ask(filled, "list/?include_fields=input_preview,input&sort_by=id")
+    assert page["results"][2] == {
+        **{"id": "2", "input_preview": "Hello World", "input": None},
+        "content_omitted": True,
+    }
+    _, page = await ask(filled, "list/?include_fields=input_preview&sort_by=id")
+    assert page["results"][2] == {"id": "2", "input_preview": "Hello World"}
+
+
+async def test_values_of_fields(filled: Gateway) -> None:
+    async def values(query: str) -> list[tuple[Any, int]]:
+        status, found = await ask(filled, f"values/{query}")
+        assert (status, found["spans_looked_at"]) == (200, 2 if "start_time" in query else 4)
+        return [(one["value"], one["number_of_requests"]) for one in found["results"]]
+
+    assert await values("?field=model") == [("gpt-a", 2), ("claude", 1), ("gpt-b", 1)]
+    assert await values("") == await values("?field=model")
+    assert await values("?field=model&prefix=GPT&limit=1") == [("gpt-a", 2)]
+    assert await values(f"?field=model&start_time={START.format(2)}") == [("claude", 1), ("gpt-a", 1)]
+    assert await values("?field=stream") == [(False, 3), (True, 1)]
+    assert await values("?field=has_tool_calls") == [(False, 4)]
+    assert await values("?field=status_code") == [(200, 4)]
+    assert await values("?field=metadata") == [("plan", 1)]
+    assert await values("?field=metadata__plan") == [("pro", 1)]
+    assert await values("?field=properties__plan") == await values("?field=deployment_name") == []
+    assert await values("?field=id&prefix=2") == [("2", 1)]
+    for query, named in (
+        ("?field=colour", "colour: not a field to filter by; use unique_id"),
+        ("?field=cost", "field: the values of cost are too many"),
+        ("?field=scores__x", "too many"),
+        ("?field=model&limit=x", "limit: must be"),
+        ("?field=model&model=x", "model: not supported; use end_time, field"),
+        ("?field=model&start_time=soon", "start_time: the value must be"),
+    ):
+        status, reply = await ask(filled, f"values/{query}")
+        assert status == 400 and named in reply["detail"], reply
+    headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+    _, found = await ask(filled, "values/?field=model", headers=headers)
+    assert found == {"field": "model", "spans_looked_at": 0, "results": []}
 
 
 async def test_next_goes_on_behind_the_last_span_while_others_come(filled: Gateway) -> None:

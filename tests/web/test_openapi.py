@@ -35,7 +35,7 @@ def fits(document: Document, schema: str, value: Any) -> None:
 
 
 def lines() -> list[Keyed | Open]:
-    return table(*(MagicMock() for _ in range(9)))
+    return table(*(MagicMock() for _ in range(11)))
 
 
 OF_THE_PROXY = ("/v1/chat/completions", "/v1/models", "/v1/traces", "/v1/traces/ingest")

@@ -84,6 +84,24 @@ async def test_a_trace_and_its_tree(filled: Gateway) -> None:
     assert await ask(filled, "t/3") == (404, {"error": "Trace not found"})
 
 
+async def test_a_trace_without_what_was_said(filled: Gateway) -> None:
+    links = [{"trace_id": "t"}]
+    await filled.post({**CHILD, "unique_id": "linked", "span_unique_id": "l", "span_links": links})
+    nothing = dict.fromkeys(("input", "output", "metadata"))
+
+    def without(one: Any) -> Any:
+        return {**one, **nothing, "children": [without(child) for child in one["children"]]}
+
+    _, whole = await ask(filled, "t/1")
+    assert await ask(filled, "t/1?include_content=true") == (200, whole)
+    status, bare = await ask(filled, "t/1/?include_content=false")
+    assert (status, bare) == (200, {**whole, **nothing, "span_tree": [without(one) for one in whole["span_tree"]]})
+    assert bare["span_tree"][0]["children"][1]["span_links"]
+    for text in ("", "no", "False", "0"):
+        status, reply = await ask(filled, f"t/1?include_content={text}")
+        assert (status, reply["detail"]) == (400, "include_content: must be true or false.")
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

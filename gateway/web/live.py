@@ -1,0 +1,125 @@
+"""Spans as they come and change, as server-sent events."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from gateway.core.changes import GAP, READY, event, events, sign_of_life
+from gateway.core.filters import Filter
+from gateway.core.reading import columns_of, page_of
+from gateway.errors import MalformedBody, RefusedRequest, TooMuchToRead
+from gateway.recorder import Caller
+from gateway.store.changes import Changes
+from gateway.store.store import Store
+from gateway.web.middleware import RUNNING
+from gateway.web.questions import asked, names
+from gateway.web.watch import Watch
+
+LIVE_PARAMETERS = frozenset({"start_time", "end_time", "environment", "log_type", "include_fields", "search", "after"})
+LAST_EVENT_ID = "Last-Event-ID"
+SIGN_OF_LIFE_S = 15.0
+# In one look. A client that is slow holds up the next one, so that no more than this waits for it.
+_AT_ONCE = 200
+_LAST_PLACE = 2**63 - 1
+_DIGITS_AT_MOST = 19
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    # nginx and its like would keep events until they have a buffer full.
+    "X-Accel-Buffering": "no",
+}
+
+
+class LiveHandlers:
+    """What the route of live spans does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._watch = Watch(store)
+
+    async def live(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Goes on until the client leaves, or the gateway stops."""
+        which = await asked(request, LIVE_PARAMETERS)
+        wanted = names(request.query.get("include_fields"))
+        after = _place(request)
+        running = request.app[RUNNING]
+        with running.listening(), self._watch.kept():
+            end = await self._store.end_of_journal()
+            response = web.StreamResponse(headers=_HEADERS)
+            await response.prepare(request)
+            listener = _Listener(self._store, self._watch, response, caller.organization_id, which, wanted)
+            await _until(running.ending, listener.tell(end if after is None else after))
+        if running.ending.is_set() and request.transport is not None and request.transport.get_write_buffer_size():
+            # Nobody waits for a slow client now: it goes on elsewhere where it was.
+            request.transport.abort()
+        return response
+
+
+@dataclass(slots=True)
+class _Listener:
+    """One client that listens."""
+
+    store: Store
+    watch: Watch
+    response: web.StreamResponse
+    organization_id: str
+    which: Filter
+    wanted: Sequence[str] | None
+
+    async def tell(self, seq: int) -> None:
+        """Tells what is behind a place, and then what comes; ends where the store cannot be read: a client comes back
+        with its place."""
+        with suppress(RefusedRequest):
+            await self.response.write(event(READY, seq).encode())
+            has_news = True
+            while True:
+                text, seq = await self._behind(seq)
+                if text or not has_news:
+                    await self.response.write(text or sign_of_life(seq).encode())
+                has_news = await self.watch.wait_behind(seq, SIGN_OF_LIFE_S)
+
+    async def _behind(self, seq: int) -> tuple[bytes, int]:
+        """What to tell, and how far that goes."""
+        columns = None if self.wanted is None else columns_of(self.wanted)
+        shape = partial(_written, wanted=self.wanted)
+        try:
+            text, new = await self.store.changes(
+                self.organization_id, self.which, seq, limit=_AT_ONCE, columns=columns, shape=shape
+            )
+        except TooMuchToRead:
+            end = await self.store.end_of_journal()
+            return event(GAP, end).encode(), end
+        return text, new.end
+
+
+def _written(new: Changes, rows: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None) -> bytes:
+    return (event(GAP, new.end) if new.is_gap else events(new.found, page_of(rows, wanted))).encode()
+
+
+async def _until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Does this until it is done, or until the event is set."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(ending.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+    if not working.cancelled():
+        working.result()
+
+
+def _place(request: web.Request) -> int | None:
+    """Behind which place a client goes on. Its header is newer than its URL, with which it comes back. Raises
+    MalformedBody."""
+    text = request.headers.get(LAST_EVENT_ID) or request.query.get("after")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_AT_MOST and int(text) <= _LAST_PLACE):
+        raise MalformedBody(f"{LAST_EVENT_ID}, after: must be the id of an event of this route.")
+    return int(text)

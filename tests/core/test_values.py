@@ -1,0 +1,28 @@
+"""Which values a field has."""
+
+from gateway.core.filters import Kind
+from gateway.core.values import held, most_frequent
+
+
+def test_fields() -> None:
+    assert list(held(["a", None, "", "A"], "model", None, Kind.TEXT)) == ["a", "A"]
+    assert list(held([1, 0, None], "stream", None, Kind.BOOL)) == [True, False]
+    assert list(held([200, 0, None], "status_code", None, Kind.WHOLE)) == [200, 0]
+
+
+def test_keys_and_members_of_objects() -> None:
+    stored = ['{"plan": "pro", "n": 1, "_h": 2}', None, '{"plan": "", "deep": {"a": [1]}, "t": true}', "5"]
+    assert list(held(stored, "metadata", None, Kind.OBJECT)) == ["plan", "n", "plan", "deep", "t"]
+    assert list(held(stored, "properties", None, Kind.OBJECT)) == ["plan", "n", "_h", "plan", "deep", "t"]
+    for key, expected in (("plan", ["pro"]), ("n", ["1"]), ("deep", ['{"a":[1]}']), ("t", ["true"]), ("x", [])):
+        assert list(held(stored, "metadata", key, Kind.TEXT)) == expected
+        assert list(held(stored, "properties", key, Kind.TEXT)) == expected
+    assert list(held(stored, "metadata", "_h", Kind.TEXT)) == []
+
+
+def test_the_most_frequent_come_first_and_those_alike_by_their_text() -> None:
+    found = ["b", "a", "Grün", "b", "a", "c", "GRÜN"]
+    assert most_frequent(found, "", 3) == [("a", 2), ("b", 2), ("GRÜN", 1)]
+    assert most_frequent(found, "grü", 9) == [("GRÜN", 1), ("Grün", 1)]
+    assert most_frequent([True, False, True], "T", 9) == [(True, 2)]
+    assert most_frequent([429, 200, 429], "4", 9) == [(429, 2)]
