@@ -29,7 +29,7 @@ export function usd(value) {
   if (value === 0) return "$0";
   if (Math.abs(value) >= 1000) return `$${grouped.format(Math.round(value))}`;
   if (Math.abs(value) >= 0.1) return `$${value.toFixed(2)}`;
-  if (Math.abs(value) < 1e-7) return `$${value.toExponential(1)}`;
+  if (Math.abs(value) < 1e-5) return `$${value.toExponential(1)}`;
   const places = Math.min(9, 1 - Math.floor(Math.log10(Math.abs(value))));
   return `$${value.toFixed(places)}`;
 }

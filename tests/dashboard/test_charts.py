@@ -1,0 +1,133 @@
+"""Charts: what they show is what the API says."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.conftest import Browsing, Gateway
+
+
+def fill(gateway: Gateway) -> None:
+    spans: list[dict[str, Any]] = []
+    for number in range(400):
+        hour, minute = divmod(number * 7, 60)
+        spans.append(
+            {
+                "model": f"model-{number % 11}",
+                "timestamp": f"2026-03-{1 + hour // 24:02}T{hour % 24:02}:{minute:02}:00Z",
+                "latency": 0.1 + number % 13,
+                "cost": (number % 5) * 0.01,
+                "usage": {"prompt_tokens": number, "completion_tokens": number % 17},
+                "customer_identifier": f"customer {number % 3}" if number % 4 else None,
+                **({"status": "failed", "status_code": 500} if number % 9 == 0 else {}),
+                **({"stream": True, "time_to_first_token": 0.05 + number % 7} if number % 2 else {}),
+            }
+        )
+    gateway.post(*spans)
+
+
+def card(page: Page, title: str) -> Any:
+    return page.get_by_role("region", name=title, exact=True)
+
+
+def test_sums_are_those_of_the_api(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    points = gateway.get("/api/request-logs/series/")["results"]
+    page = browsing.open("/?view=charts")
+    for title, name, shown in (
+        ("Calls", "number_of_requests", "400"),
+        ("Errors", "error_count", None),
+        ("Tokens", "total_tokens", None),
+    ):
+        total = sum(point[name] for point in points)
+        expect(card(page, title).locator("header b")).to_have_text(shown or f"{total:,}")
+    expect(card(page, "Cost").locator("header b")).to_have_text(f"${sum(point['total_cost'] for point in points):.2f}")
+
+
+def test_each_interval_is_that_of_the_api(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    found = gateway.get("/api/request-logs/series/")
+    page = browsing.open("/?view=charts")
+    chart = card(page, "Calls").locator("svg")
+    chart.focus()
+    for point in reversed(found["results"][-5:]):
+        page.keyboard.press("ArrowLeft")
+        tip = card(page, "Calls").locator(".tip")
+        fine, failed = point["number_of_requests"] - point["error_count"], point["error_count"]
+        expected = ([f"fine{fine:,}"] if fine else []) + ([f"failed{failed:,}"] if failed else [])
+        # Intervals in which there was nothing lie between.
+        for _ in range(200):
+            lines = [line.replace("\n", "") for line in tip.locator("div").all_inner_texts()]
+            if lines != ["nothing"]:
+                break
+            page.keyboard.press("ArrowLeft")
+        assert lines == expected
+    latency = card(page, "Latency").locator("svg")
+    latency.focus()
+    page.keyboard.press("ArrowLeft")
+    last = found["results"][-1]["latency"]
+    for share, value in last.items():
+        text = f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
+        text = f"{value * 1000:.0f} ms" if value < 0.9995 else text
+        expect(card(page, "Latency").locator(".tip div", has_text=share)).to_have_text(
+            re.compile(f"{share}.*{re.escape(text)}")
+        )
+
+
+@pytest.mark.parametrize(
+    ("group", "keys"), [("model", 11), ("customer_identifier", 4), ("organization_key_name", 1), ("upstream", 1)]
+)
+def test_groups_add_up_to_the_whole(browsing: Browsing, gateway: Gateway, group: str, keys: int) -> None:
+    fill(gateway)
+    page = browsing.open(f"/?view=charts&group_by={group}")
+    expect(card(page, "Calls").locator("header b")).to_have_text("400")
+    lines = page.locator(".breakdown tbody tr")
+    expect(lines).to_have_count(min(keys, 8))
+    calls = [int(line.split("\t")[1].replace(",", "")) for line in lines.all_inner_texts()]
+    assert sum(calls) == 400
+    groups = gateway.get("/api/request-logs/series/", group_by=group, limit=50)["results"]
+    sizes: dict[Any, int] = {}
+    for point in groups:
+        sizes[point[group]] = sizes.get(point[group], 0) + point["number_of_requests"]
+    largest = sorted(sizes.values(), reverse=True)
+    assert calls[:7] == largest[:7]
+    if keys > 8:
+        expect(lines.last).to_contain_text("all others")
+
+
+def test_a_click_on_a_bar_shows_its_spans(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    found = gateway.get("/api/request-logs/series/")
+    last = found["results"][-1]
+    page = browsing.open("/?view=charts")
+    box = card(page, "Calls").locator("svg").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] - 1.5, box["y"] + 60)
+    start = datetime.fromisoformat(last["time"]).astimezone(UTC).strftime("%Y-%m-%dT%H%%3A%M")
+    expect(page).to_have_url(re.compile(f"start_time={start}"))
+    expect(page.locator(".spans .rows .row")).to_have_count(last["number_of_requests"])
+
+
+def test_a_click_on_a_group_shows_its_spans(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    page = browsing.open("/?view=charts&group_by=model&where=status%3Dsuccess")
+    page.locator(".breakdown").get_by_role("link", name="model-1", exact=True).click()
+    expect(page.locator(".chip")).to_have_count(2)
+    expected = gateway.get("/api/request-logs/list/", model="model-1", status="success", page_size=1000)["count"]
+    expect(page.locator(".spans .rows .row")).to_have_count(expected)
+
+
+def test_filters_and_ranges_hold_for_charts(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    page = browsing.open("/?view=charts&where=model%3Dmodel-1")
+    expected = gateway.get("/api/request-logs/summary/", model="model-1")["number_of_requests"]
+    expect(card(page, "Calls").locator("header b")).to_have_text(str(expected))
+    page.get_by_label("Time range").select_option("24h")
+    expect(page.locator(".charts")).to_have_text("No span fits.")
+    for name in ("15m", "1h", "6h", "7d", "30d", "90d", "1y"):
+        gateway.post({"model": "model-1", "latency": 1})
+        page.get_by_label("Time range").select_option(name)
+        expect(card(page, "Calls").locator("svg")).to_be_visible()

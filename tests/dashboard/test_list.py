@@ -1,0 +1,250 @@
+"""The list of spans: it fills by itself, and shows what its address says."""
+
+import json
+import re
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.conftest import Browsing, Gateway
+
+
+def tokens(prompt: int, completion: int) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+
+SPANS: list[dict[str, Any]] = [
+    {
+        "model": "alpha",
+        "cost": 0.5,
+        "customer_identifier": "ann",
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    },
+    {"model": "alpha", "cost": 0.001, "customer_identifier": "bob", "output": "a needle in the hay", "latency": 2.5},
+    {"model": "beta", "status": "failed", "status_code": 500, "error_message": "it broke", "metadata": {"plan": "pro"}},
+    {
+        "model": "gamma",
+        "status": "warning",
+        "warnings": "counted by a tokenizer",
+        "usage": {"prompt_tokens": 7, "completion_tokens": 7},
+    },
+]
+
+
+def time(second: int) -> str:
+    return f"2026-01-01T00:{second // 60:02}:{second % 60:02}Z"
+
+
+def rows(page: Page) -> Any:
+    return page.locator(".spans .rows .row")
+
+
+def models(page: Page) -> list[str]:
+    return page.locator(".rows .open-span").all_inner_texts()
+
+
+def test_spans_appear_by_themselves_newest_on_top(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open()
+    expect(page.locator(".list-foot")).to_contain_text("Nothing yet")
+    gateway.chat("first")
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page).first).to_contain_text("first")
+    gateway.post({"model": "posted", "input": "second"})
+    expect(rows(page)).to_have_count(2)
+    expect(rows(page).first).to_contain_text("posted")
+    gateway.chat("third", stream=True)
+    expect(rows(page)).to_have_count(3)
+    expect(rows(page).first.locator(".dot")).to_have_class(re.compile("fine|warning"))
+    expect(page.locator(".tiles")).to_contain_text("3")
+
+
+def test_a_call_that_runs_is_there_before_it_ends(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open()
+    expect(page.locator(".live")).not_to_have_class(re.compile("lost"))
+    # The echo model takes its time for each word.
+    words = " ".join(["word"] * 300)
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+    with gateway.api.stream("POST", "/v1/chat/completions", json=body, timeout=120) as answer:
+        expect(rows(page).first.locator(".dot")).to_have_class(re.compile("running"))
+        answer.read()
+    expect(rows(page).first.locator(".dot")).to_have_class(re.compile("fine"))
+    expect(rows(page)).to_have_count(1)
+
+
+def test_it_can_be_paused(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open()
+    page.keyboard.press("p")
+    expect(page.get_by_role("button", name="Paused")).to_be_visible()
+    gateway.post({"model": "meanwhile"})
+    page.get_by_role("link", name="Charts", exact=True).click()
+    page.get_by_role("link", name="Spans", exact=True).click()
+    expect(rows(page)).to_have_count(1)
+    gateway.post({"model": "later"})
+    expect(page.get_by_role("button", name="Paused")).to_be_visible()
+    assert models(page) == ["meanwhile"]
+    page.keyboard.press("p")
+    expect(rows(page)).to_have_count(2)
+
+
+def test_what_is_deleted_and_changed_elsewhere_goes_and_changes(browsing: Browsing, gateway: Gateway) -> None:
+    first, second = gateway.post({"model": "one"}, {"model": "two"})
+    page = browsing.open()
+    expect(rows(page)).to_have_count(2)
+    gateway.api.patch(f"/api/request-logs/{first}/", json={"note": "looked at"})
+    expect(page.locator(f'[data-id="{first}"] .mark')).to_have_attribute("title", "looked at")
+    assert gateway.api.delete(f"/api/request-logs/{second}/").status_code == 204
+    expect(rows(page)).to_have_count(1)
+
+
+def test_filters_are_in_the_address_and_back_undoes_them(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open()
+    expect(rows(page)).to_have_count(4)
+    box = page.get_by_role("combobox", name="Filter")
+    for text, left in (("model=alpha", 2), ("cost>=0.01", 1)):
+        box.fill(text)
+        box.press("Enter")
+        expect(rows(page)).to_have_count(left)
+    expect(page).to_have_url(re.compile(r"\?where=model%3Dalpha&where=cost%3E%3D0\.01$"))
+    expect(page.locator(".tiles div").first).to_contain_text("1")
+    # A view that is handed on shows the same.
+    other = browsing.open(page.url.removeprefix(gateway.url))
+    expect(rows(other)).to_have_count(1)
+    expect(other.locator(".chip")).to_have_count(2)
+    page.go_back()
+    expect(rows(page)).to_have_count(2)
+    page.go_back()
+    expect(rows(page)).to_have_count(4)
+    page.go_forward()
+    expect(rows(page)).to_have_count(2)
+    page.get_by_label("Remove the filter model=alpha").click()
+    expect(rows(page)).to_have_count(4)
+
+
+def test_every_kind_of_condition(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open()
+    for where, found in (
+        (["model=alpha", "model=beta"], 3),
+        (["model!=alpha"], 2),
+        (["cost>0.0005", "cost<0.4"], 1),
+        (["error_message~BROKE"], 1),
+        (["customer_identifier="], 2),
+        (["customer_identifier!="], 2),
+        (["metadata__plan=pro"], 1),
+        (["output~needle"], 1),
+        (["status=failed"], 1),
+        (["total_request_tokens>=14"], 2),
+    ):
+        query = "&".join(f"where={text.replace('=', '%3D').replace('>', '%3E')}" for text in where)
+        page.goto(f"{gateway.url}/?{query}")
+        expect(rows(page)).to_have_count(found)
+    page.goto(f"{gateway.url}/?search=needle+hay")
+    expect(rows(page)).to_have_count(1)
+    page.goto(f"{gateway.url}/?where=colour%3Dred")
+    expect(page.locator(".list-foot")).to_contain_text("colour: not a field to filter by")
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "400" not in told]
+
+
+def test_live_spans_fit_the_filter(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?where=model%3Dalpha")
+    expect(page.locator(".list-foot")).to_contain_text("No span fits")
+    gateway.post({"model": "beta"}, {"model": "alpha"}, {"model": "beta"})
+    expect(rows(page)).to_have_count(1)
+    assert models(page) == ["alpha"]
+
+
+def test_suggestions_are_what_there_is(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open()
+    box = page.get_by_role("combobox", name="Filter")
+    box.press_sequentially("custom")
+    expect(page.get_by_role("option", name="customer_identifier", exact=True)).to_be_visible()
+    box.press("ArrowDown")
+    box.press("ArrowDown")
+    box.press("Enter")
+    assert box.input_value() == "customer_identifier"
+    page.get_by_role("option", name="customer_identifier = is", exact=True).click()
+    expect(page.get_by_role("option")).to_have_count(2)
+    box.press_sequentially("AN")
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.get_by_role("option", name="ann").click()
+    expect(page).to_have_url(re.compile("where=customer_identifier%3Dann"))
+    expect(rows(page)).to_have_count(1)
+    box.fill("plan")
+    expect(page.get_by_role("option", name=re.compile("Search for"))).to_be_visible()
+    box.fill("metadata__pl")
+    expect(page.get_by_role("option", name=re.compile("metadata__plan"))).to_be_visible()
+
+
+def test_time_ranges(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "old", "timestamp": "2025-03-01T12:00:00Z"}, {"model": "new"})
+    page = browsing.open()
+    expect(rows(page)).to_have_count(2)
+    page.get_by_label("Time range").select_option("1h")
+    expect(rows(page)).to_have_count(1)
+    expect(page).to_have_url(f"{gateway.url}/?range=1h")
+    page.goto(f"{gateway.url}/?start_time=2025-02-28T00%3A00%3A00Z&end_time=2025-03-02T00%3A00%3A00Z")
+    expect(rows(page)).to_have_count(1)
+    assert models(page) == ["old"]
+    # The bars are as wide as the range, so one of them is that of the span.
+    page.locator(".overview-bars svg").focus()
+    for _ in range(200):
+        page.keyboard.press("ArrowLeft")
+        if page.locator(".overview .tip b").count():
+            break
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("start_time=2025-03-01T12"))
+    expect(rows(page)).to_have_count(1)
+
+
+def test_all_of_many_come_as_one_scrolls(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": f"m{number}", "timestamp": time(number)} for number in range(730)))
+    page = browsing.open()
+    expect(page.locator(".list-foot")).to_contain_text("50 of 730 shown")
+    for _ in range(40):
+        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
+        page.wait_for_function("!document.querySelector('.list-foot').textContent.includes('Loading')")
+        if "all there are" in page.locator(".list-foot").inner_text():
+            break
+    expect(page.locator(".list-foot")).to_have_text("730 spans, all there are")
+    assert models(page) == [f"m{number}" for number in reversed(range(730))]
+    # Who is further down is told of what comes, and not moved.
+    gateway.post({"model": "new"})
+    page.get_by_role("button", name="1 new").click()
+    expect(rows(page).first).to_contain_text("new")
+
+
+def test_sorting(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open()
+    page.get_by_role("link", name="Cost", exact=True).click()
+    expect(page).to_have_url(f"{gateway.url}/?sort_by=-cost")
+    expect(page.get_by_role("columnheader", name="Cost")).to_have_attribute("aria-sort", "descending")
+    expect(rows(page).first).to_contain_text("$0.50")
+    page.get_by_role("link", name="Cost").click()
+    expect(rows(page).first).to_contain_text("$0.0010")
+
+
+def test_failed_and_estimated_ones_stand_out(browsing: Browsing, gateway: Gateway) -> None:
+    ids = gateway.post(*SPANS)
+    page = browsing.open()
+    expect(page.locator(f'[data-id="{ids[2]}"]')).to_have_class(re.compile("failed"))
+    expect(page.locator(f'[data-id="{ids[2]}"] .out')).to_contain_text("it broke")
+    expect(page.locator(f'[data-id="{ids[3]}"] .tokens')).to_have_text("≈14")
+    expect(page.locator(".tiles .bad")).to_contain_text("1")
+
+
+def test_export_of_what_is_filtered(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open("/?where=model%3Dalpha&where=cost%3E0")
+    page.get_by_label("Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("menuitem", name="JSON lines").click()
+    lines = download.value.path().read_text("utf-8").splitlines()
+    assert sorted(json.loads(line)["cost"] for line in lines) == [0.001, 0.5]
+    page.get_by_label("Export").click()
+    page.get_by_label("Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("menuitem", name="CSV").click()
+    assert len(download.value.path().read_text("utf-8").strip().splitlines()) == 3

@@ -1,0 +1,223 @@
+"""The modules that only calculate, as the browser runs them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page
+
+FILES = Path(__file__).parents[2] / "gateway" / "web" / "dashboard"
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Any:
+    page = browser.new_page()
+
+    def answer(route: Any) -> None:
+        name = route.request.url.rsplit("/", 1)[1]
+        if name:
+            route.fulfill(body=(FILES / name).read_text("utf-8"), content_type="text/javascript")
+        else:
+            route.fulfill(body="<!doctype html><title>x</title>", content_type="text/html")
+
+    page.route("**/*", answer)
+    page.goto("http://modules.test/")
+    yield page
+    page.close()
+
+
+def call(page: Page, module: str, code: str, given: Any = None) -> Any:
+    """What an expression gives in which the module is `m` and what is given is `x`."""
+    return page.evaluate(f"async (x) => {{ const m = await import('/{module}.js'); return {code}; }}", given)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("model=gpt-4o", ["model", "=", "gpt-4o"]),
+        ("  cost >= 0.01 ", ["cost", ">=", "0.01"]),
+        ("metadata__a b=c=d", ["metadata__a b", "=", "c=d"]),
+        ("note=", ["note", "=", ""]),
+        ("note!=", ["note", "!=", ""]),
+        ("error_message~a=b", ["error_message", "~", "a=b"]),
+        ("input!~x\ny", ["input", "!~", "x\ny"]),
+        ("metadata__a.b-c>3", ["metadata__a.b-c", ">", "3"]),
+        ("two words", None),
+        ("two words=x", None),
+        ("=x", None),
+        ("", None),
+    ],
+)
+def test_conditions(page: Page, text: str, parts: list[str] | None) -> None:
+    assert call(page, "conditions", "(({field, sign, value}) => [field, sign, value])(m.parse(x) ?? {})", text) == (
+        parts or [None] * 3
+    )
+
+
+def test_conditions_as_filters(page: Page) -> None:
+    conditions = [
+        "model=a",
+        "model=b",
+        "cost>=1",
+        "cost<2",
+        "model!=c",
+        "note=",
+        "customer_identifier!=",
+        "nothing at all",
+    ]
+    assert call(page, "conditions", "m.filters(x)", conditions) == {
+        "model": [{"operator": "in", "value": ["a", "b"]}, {"operator": "not_in", "value": ["c"]}],
+        "cost": [{"operator": "gte", "value": ["1"]}, {"operator": "lt", "value": ["2"]}],
+        "note": [{"operator": "empty", "value": [""]}],
+        "customer_identifier": [{"operator": "not_empty", "value": [""]}],
+    }
+
+
+def test_addresses_say_all_of_a_state(page: Page) -> None:
+    state = {
+        "view": "charts",
+        "where": ["a=b&c", "d=ü"],
+        "search": "x y",
+        "range": "1h",
+        "start_time": "",
+        "span": "a/b?c#d",
+    }
+    back = call(page, "route", "m.read(m.address(x).slice(1))", state)
+    assert {name: back[name] for name in state} == state
+    assert call(page, "route", "m.address(m.read(''))") == "/"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("m.usd(0)", "$0"),
+        ("m.usd(null)", "–"),
+        ("m.usd(0.0000045)", "$4.5e-6"),
+        ("m.usd(0.00042)", "$0.00042"),
+        ("m.usd(0.0123)", "$0.012"),
+        ("m.usd(1.005)", "$1.00"),
+        ("m.usd(12345.6)", "$12,346"),
+        ("m.seconds(0)", "0 ms"),
+        ("m.seconds(0.00042)", "0.42 ms"),
+        ("m.seconds(0.9996)", "1.00 s"),
+        ("m.seconds(0.5)", "500 ms"),
+        ("m.seconds(65)", "65.0 s"),
+        ("m.seconds(119.7)", "2 min 0 s"),
+        ("m.seconds(125)", "2 min 5 s"),
+        ("m.seconds(7200)", "2 h"),
+        ("m.short(999)", "999"),
+        ("m.short(12345)", "12.3k"),
+        ("m.short(4921278)", "4.92M"),
+        ("m.percent(0, 10)", "0 %"),
+        ("m.percent(1, 3)", "33.3 %"),
+        ("m.percent(1, 100000)", "<0.1 %"),
+        ("m.percent(1, 0)", "–"),
+        ("m.speed(0.5)", "0.5"),
+        ("m.speed(1234.5)", "1,235"),
+    ],
+)
+def test_numbers(page: Page, code: str, expected: str) -> None:
+    assert call(page, "format", code) == expected
+
+
+def test_marks_on_axes(page: Page) -> None:
+    for most in (0.0003, 0.7, 1, 3, 9.99, 10, 99, 1234, 5e9):
+        marks = call(page, "chart", "m.ticks(x)", most)
+        assert marks[0] == 0 and marks[-2] < most <= marks[-1] and 2 <= len(marks) <= 6
+    assert call(page, "chart", "m.ticks(0)") == [0, 1]
+
+
+def test_a_series_is_filled_in(page: Page) -> None:
+    found = {
+        **{
+            "interval": "1h",
+            "interval_seconds": 3600,
+            "start_time": "2026-01-01T00:30:00Z",
+            "end_time": "2026-01-01T04:00:00Z",
+        },
+        "results": [{"time": "2026-01-01T02:00:00Z"}],
+    }
+    assert call(page, "chart", "m.grid(x).times.map((at) => new Date(at).getUTCHours())", found) == [0, 1, 2, 3]
+    weekly = {**found, "interval": "1w", "interval_seconds": 604_800, "results": [{"time": "2025-12-29T00:00:00Z"}]}
+    assert call(page, "chart", "m.grid(x).times.map((at) => new Date(at).toISOString().slice(0, 10))", weekly) == [
+        "2025-12-29"
+    ]
+
+
+SPANS = st.recursive(
+    st.builds(lambda start, took: {"start": start, "took": took}, st.integers(0, 1000), st.integers(0, 1000)),
+    lambda children: st.builds(
+        lambda start, took, below: {"start": start, "took": took, "children": below},
+        *(st.integers(0, 1000), st.integers(0, 1000), st.lists(children, max_size=5)),
+    ),
+    max_leaves=30,
+)
+AS_ROWS = """(() => {
+  const made = (one, depth = 0) => ({
+    span_unique_id: "x", start_time: new Date(one.start).toISOString(), end_time: new Date(one.start + one.took).toISOString(),
+    cost: 1, total_request_tokens: 2, status: one.took % 2 ? "failed" : "success", children: (one.children ?? []).map(made),
+  });
+  const all = m.markCritical(m.rows(x.map((one) => made(one))));
+  return all.map((row) => [row.start, row.end, row.depth, row.size, row.cost, row.tokens, row.failed, row.critical, row.parent?.number ?? null]);
+})()"""
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SPANS, min_size=1, max_size=3))
+def test_every_tree_has_its_sums_and_a_critical_path(page: Page, roots: list[Any]) -> None:
+    rows = call(page, "tree", AS_ROWS, roots)
+
+    def number(one: Any) -> int:
+        return 1 + sum(map(number, one.get("children", [])))
+
+    assert len(rows) == sum(map(number, roots))
+    places = [place for place, row in enumerate(rows) if row[8] is None]
+    for root, (start, end, depth, size, cost, tokens, *_) in zip(roots, [rows[place] for place in places], strict=True):
+        assert (start, end, depth) == (root["start"], root["start"] + root["took"], 0)
+        assert (size, cost, tokens) == (number(root), number(root), 2 * number(root))
+    for place in places:
+        below = rows[place : place + rows[place][3]]
+        parts = sorted(part for row in below for part in row[7])
+        # They lie one behind the other, from the root's start to its end.
+        assert parts[0][0] == rows[place][0] and parts[-1][1] == rows[place][1]
+        assert all(before[1] == after[0] for before, after in zip(parts, parts[1:], strict=False))
+        assert all(row[0] <= part[0] <= part[1] <= row[1] for row in below for part in row[7])
+
+
+MARKDOWN = st.text(st.sampled_from("ab *_`~#>-+1.)|[]()<>!\\\n\t\"'&:/=h"), max_size=200) | st.text(max_size=100)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(MARKDOWN)
+def test_any_text_is_shown_and_stays_text(page: Page, text: str) -> None:
+    shown = call(page, "markdown", "(({textContent, innerHTML}) => [textContent, innerHTML])(m.markdown(x))", text)
+    assert "<script" not in shown[1].lower() and " on" not in "".join(shown[1].split(">")[0::2]).lower().replace(
+        text.lower(), ""
+    )
+    # No letter and no figure is lost, but for the numbers of lists and the names of code.
+    kept = "".join(filter(str.isalpha, text))
+    if not any(mark in text for mark in ("```", "~~~", "](")) and text.isascii():
+        assert "".join(filter(str.isalpha, shown[0])) == kept
+
+
+@pytest.mark.parametrize(
+    "text", ["**a" * 30_000, "[" * 90_000, "`" * 90_000, "> " * 40_000, "- " * 40_000, "_a" * 40_000, "|-" * 40_000]
+)
+def test_no_text_takes_long(page: Page, text: str) -> None:
+    """Each mark is looked at a bounded number of times: what is as long as may be comes back at all."""
+    assert call(page, "markdown", "m.markdown(x).textContent.length", text) > 0
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, "x", [], {}, {"a": [1, {"b": None}]}, ['\u2028 " \\ é']])
+def test_json_in_colours_is_the_same_json(page: Page, value: Any) -> None:
+    assert json.loads(
+        call(
+            page,
+            "json",
+            "m.json(JSON.parse(x)).textContent",
+            json.dumps(value if not isinstance(value, str) else [value]),
+        )
+    ) == (value if not isinstance(value, str) else [value])

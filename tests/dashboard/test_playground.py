@@ -1,0 +1,75 @@
+"""The playground, against the echo model."""
+
+from playwright.sync_api import expect
+
+from tests.dashboard.conftest import Browsing, Gateway
+
+
+def test_a_streamed_call_and_its_span_beside_it(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("echo")
+    page.get_by_label("System").fill("Be brief.")
+    page.get_by_label("Your message").fill("Say **this** back")
+    page.get_by_label("Your message").press("Control+Enter")
+    answer = page.locator(".talk .message.assistant")
+    expect(answer).to_contain_text("Say this back")
+    beside = page.get_by_label("The span of this call")
+    expect(beside).to_contain_text("First token")
+    expect(beside.locator(".message")).to_have_count(3)
+    (span,) = gateway.get("/api/request-logs/list/")["results"]
+    assert (span["stream"], span["status"], span["model"]) == (True, "success", "echo")
+    assert [message["role"] for message in span["prompt_messages"]] == ["system", "user"]
+    assert span["organization_key_name"] == "canary-name"
+    # The talk goes on.
+    page.get_by_label("Your message").fill("And this")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .message")).to_have_count(4)
+    expect(answer.last).to_contain_text("And this")
+    spans = gateway.get("/api/request-logs/list/")["results"]
+    assert [message["role"] for message in spans[0]["prompt_messages"]] == ["system", "user", "assistant", "user"]
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator(".talk .message")).to_have_count(0)
+
+
+def test_a_call_that_is_not_streamed(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.get_by_label("Streamed").uncheck()
+    page.get_by_label("Temperature").fill("0.3")
+    page.get_by_label("Max tokens").fill("20")
+    page.get_by_label("Your message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .message.assistant")).to_contain_text("Hello")
+    (span,) = gateway.get("/api/request-logs/list/")["results"]
+    assert (span["stream"], span["temperature"], span["max_tokens"]) == (False, 0.3, 20)
+
+
+def test_a_call_that_fails_says_why_and_has_its_span(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.get_by_label("Model", exact=True).fill("no-such-model")
+    page.get_by_label("Your message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .notice")).to_contain_text("no-such-model")
+    expect(page.get_by_label("The span of this call")).to_contain_text("Failed, 404")
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "404" not in told]
+
+
+def test_it_can_be_stopped(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.get_by_label("Your message").fill(" ".join(["word"] * 2000))
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .message.assistant")).to_contain_text("word")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".talk .notice")).to_have_text("Stopped.")
+    expect(page.get_by_label("The span of this call")).to_contain_text("499")
+
+
+def test_a_span_can_be_taken_there(browsing: Browsing, gateway: Gateway) -> None:
+    unique_id = gateway.chat("Take me", temperature=0.7, seed=4)
+    page = browsing.open(f"/?span={unique_id}")
+    page.get_by_role("button", name="Open in the playground").click()
+    expect(page.get_by_label("Your message")).to_have_value("Take me")
+    expect(page.get_by_label("Temperature")).to_have_value("0.7")
+    expect(page.locator(".settings")).to_contain_text("Also sent: seed")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .message.assistant")).to_contain_text("Take me")
+    assert gateway.get("/api/request-logs/list/")["results"][0]["full_request"]["seed"] == 4

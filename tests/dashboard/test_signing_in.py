@@ -1,0 +1,67 @@
+"""Who gets to see the page."""
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.dashboard.conftest import KEY, OTHER_KEY, Browsing, Gateway, Seen
+
+EVERYTHING = """JSON.stringify(
+    [document.documentElement.outerHTML, {...localStorage}, {...sessionStorage}, document.cookie]
+)"""
+
+
+def test_a_key_signs_in_and_a_wrong_one_does_not(browsing: Browsing, gateway: Gateway, seen: Seen) -> None:
+    gateway.post({"model": "mine"})
+    page = browsing.open("/?where=model%3Dmine", key=None)
+    expect(page).to_have_url(re.compile(r"/login\?next="))
+    page.get_by_label("Key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    # The browser tells of the status.
+    assert len(seen.told) == 1 and "401" in seen.told.pop()
+    page.get_by_label("Key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{gateway.url}/?where=model%3Dmine")
+    expect(page.get_by_role("link", name="mine", exact=True)).to_be_visible()
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+    assert KEY not in cookie["value"]
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile(r"/login"))
+    assert page.context.cookies() == []
+    page.goto(f"{gateway.url}/")
+    expect(page).to_have_url(re.compile(r"/login"))
+
+
+def test_each_organization_sees_its_own(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "of-a"})
+    gateway.api.post("/api/request-logs/", json={"model": "of-b"}, headers={"Authorization": OTHER_KEY})
+    for key, own, organization in ((KEY, "of-a", "org-a"), (OTHER_KEY, "of-b", "org-b")):
+        page = browsing.open(key=key)
+        expect(page.locator(".rows .row")).to_have_count(1)
+        expect(page.locator(".rows")).to_contain_text(own)
+        expect(page.locator(".who")).to_contain_text(organization)
+
+
+def test_who_is_signed_out_meanwhile_signs_in_again_and_comes_back(browsing: Browsing, seen: Seen) -> None:
+    page = browsing.open("/?view=charts")
+    page.context.clear_cookies()
+    page.get_by_role("link", name="Traces", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/login\?next="))
+    page.get_by_label("Key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"view=traces"))
+    seen.told[:] = [told for told in seen.told if "401" not in told]
+
+
+def test_keys_are_nowhere_on_it(browsing: Browsing, gateway: Gateway) -> None:
+    told = gateway.chat("Hi")
+    page = browsing.open(f"/?span={told}")
+    expect(page.locator("#panel")).to_contain_text("Conversation")
+    page.get_by_text("Whole span").click()
+    for view in ("", "?view=traces", "?view=charts", "?view=playground"):
+        kept = page.evaluate(EVERYTHING)
+        assert KEY not in kept and OTHER_KEY not in kept
+        page.goto(f"{gateway.url}/{view}")
+    assert page.evaluate("document.cookie") == ""

@@ -1,0 +1,192 @@
+"""One span."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.conftest import KEY, Browsing, Gateway
+
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+TOOL_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": '{"city":"Graz","days":[1,2]}'},
+}
+TALK: dict[str, Any] = {
+    "model": "gpt-4o-mini",
+    "input": [
+        {"role": "system", "content": "Be kind."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": PIXEL}}],
+        },
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://elsewhere.example/a.png"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": '{"sky":"clear"}'},
+    ],
+    "output": {
+        "role": "assistant",
+        "content": "# Title\n\nA **bold** word, `code` and [a link](https://example.com/x).\n\n```py\nprint(1)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n1. one\n2. two",
+    },
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "prompt_tokens_details": {"cached_tokens": 400}},
+    "stream": True,
+    "latency": 4,
+    "time_to_first_token": 1,
+    "trace_unique_id": "a-trace",
+    "thread_identifier": "a-thread",
+    "customer_identifier": "a customer",
+    "temperature": 0.2,
+    "metadata": {"plan": "pro"},
+}
+
+
+def panel(page: Page) -> Any:
+    return page.locator("#panel")
+
+
+def test_a_click_anywhere_in_a_row_opens_its_span(browsing: Browsing, gateway: Gateway) -> None:
+    first, second = gateway.post({"model": "one"}, {"model": "two"})
+    page = browsing.open()
+    for unique_id, cell in ((first, ".time"), (second, ".latency"), (first, ".open-span")):
+        page.locator(f'[data-id="{unique_id}"] {cell}').click(force=True)
+        expect(page).to_have_url(f"{gateway.url}/?span={unique_id}")
+        expect(panel(page).locator("h1")).to_contain_text("one" if unique_id == first else "two")
+        page.keyboard.press("Escape")
+        expect(panel(page)).to_be_hidden()
+
+
+def test_the_conversation(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post(TALK)
+    page = browsing.open(f"/?span={unique_id}")
+    messages = panel(page).locator(".message")
+    expect(messages).to_have_count(6)
+    assert panel(page).locator(".message .role").all_inner_texts() == [
+        "system",
+        "user",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert panel(page).locator("img").get_attribute("src") == PIXEL
+    expect(messages.nth(2)).to_contain_text("a picture elsewhere, not loaded: https://elsewhere.example/a.png")
+    expect(messages.nth(3)).to_contain_text('"city": "Graz"')
+    expect(messages.nth(4)).to_contain_text('"sky": "clear"')
+    answer = messages.nth(5)
+    for selector, text in (
+        ("h4", "Title"),
+        ("strong", "bold"),
+        ("pre code", "print(1)"),
+        ("td", "1"),
+        ("ol li", "one"),
+    ):
+        expect(answer.locator(selector).first).to_have_text(text)
+    expect(answer.get_by_role("link")).to_have_attribute("href", "https://example.com/x")
+    expect(answer.get_by_role("link")).to_have_attribute("rel", "noopener noreferrer nofollow")
+    panel(page).get_by_role("button", name="Plain text").click()
+    expect(messages.nth(5)).to_contain_text("A **bold** word")
+
+
+def test_usage_and_how_the_cost_was_made_up(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post(TALK)
+    cost = gateway.get(f"/api/request-logs/{unique_id}/")["cost"]
+    assert cost == (600 * 0.15 + 400 * 0.075 + 500 * 0.6) / 1e6
+    page = browsing.open(f"/?span={unique_id}")
+    bill = panel(page).locator(".bill")
+    expect(bill.locator("tbody tr").first).to_contain_text("0.15")
+    assert [row.split("\t") for row in bill.locator("tbody tr").all_inner_texts()] == [
+        ["Prompt", "600", "0.15", "$0.000090"],
+        ["Prompt, read from the cache", "400", "0.075", "$0.000030"],
+        ["Completion", "500", "0.6", "$0.00030"],
+    ]
+    expect(bill.locator("tfoot")).to_contain_text("$0.00042")
+    expect(panel(page)).to_contain_text("Prices of gpt-4o-mini, from the shipped table.")
+    (sent,) = gateway.post({**TALK, "cost": 1.5})
+    page.goto(f"{gateway.url}/?span={sent}")
+    expect(panel(page)).to_contain_text("The stored cost is another one")
+
+
+def test_timeline_parameters_and_where_it_belongs(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post(TALK)
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".timeline")).to_have_attribute(
+        "aria-label", "waiting for the first token: 1.00 s, generating: 3.00 s"
+    )
+    expect(panel(page)).to_contain_text("0.2")
+    for name, address in (
+        ("a-trace", "/?view=traces&span={id}&trace=a-trace"),
+        ("a-thread", "/?where=thread_identifier%3Da-thread"),
+        ("a customer", "/?where=customer_identifier%3Da+customer"),
+        ("pro", "/?where=metadata__plan%3Dpro"),
+    ):
+        expect(panel(page).get_by_role("link", name=name, exact=True)).to_have_attribute(
+            "href", address.format(id=unique_id)
+        )
+
+
+def test_a_failed_one_says_why(browsing: Browsing, gateway: Gateway) -> None:
+    unique_id = gateway.chat("Hi", model="nobody-serves-this")
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".notice.bad")).to_contain_text("Failed, 404")
+    expect(panel(page).locator(".notice.bad")).to_contain_text("nobody-serves-this")
+    page.goto(f"{gateway.url}/?span=none")
+    expect(panel(page)).to_contain_text("There is no such span")
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "404" not in told]
+
+
+def test_feedback_and_a_note(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open(f"/?span={unique_id}")
+    for name, expected in (("Good", True), ("Bad", False), ("Bad", None)):
+        with page.expect_response(lambda response: response.request.method == "PATCH"):
+            panel(page).get_by_role("button", name=name).click()
+        assert gateway.get(path)["positive_feedback"] is expected
+    panel(page).get_by_label("Note").fill("to be looked at")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        panel(page).get_by_label("Note").blur()
+    assert gateway.get(path)["note"] == "to be looked at"
+    expect(page.locator(f'[data-id="{unique_id}"] .mark')).to_have_attribute("title", "to be looked at")
+
+
+def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, gateway: Gateway) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    told = 'it\'s "quoted" \\ $HOME `x` – ü 🚲\nline two'
+    unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None)
+    page = browsing.open(f"/?span={unique_id}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    command = {"Copy as curl": ["bash", "-c"], "Copy as Python": [sys.executable, "-c"]}
+    for name, start in command.items():
+        panel(page).get_by_role("button", name=name).click()
+        expect(page.locator("#told")).to_contain_text("Copied")
+        text = page.evaluate("navigator.clipboard.readText()")
+        assert KEY not in text
+        before = gateway.get("/api/request-logs/list/")["count"]
+        environment = {**os.environ, "GATEWAY_KEY": KEY}
+        done = subprocess.run([*start, text], capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        spans = gateway.get("/api/request-logs/list/")["results"]
+        assert len(spans) == before + 1
+        original = gateway.get(f"/api/request-logs/{unique_id}/")
+        assert spans[0]["full_request"] == original["full_request"]
+
+
+def test_raw_request_and_response(browsing: Browsing, gateway: Gateway) -> None:
+    unique_id = gateway.chat("Hi")
+    page = browsing.open(f"/?span={unique_id}")
+    panel(page).get_by_text("Request", exact=False).first.wait_for()
+    panel(page).locator("summary", has_text="Request").click()
+    expect(panel(page).locator("details[open] .json").first).to_contain_text('"role": "user"')
+    panel(page).locator("summary", has_text="Response").click()
+    expect(panel(page).locator("details[open] .json").nth(1)).to_contain_text('"chat.completion"')
+
+
+def test_a_long_text_is_folded_and_all_there(browsing: Browsing, gateway: Gateway) -> None:
+    text = "\n\n".join(f"Paragraph {number} of *many*." for number in range(2000))
+    (unique_id,) = gateway.post({"model": "m", "input": "short", "output": text})
+    page = browsing.open(f"/?span={unique_id}")
+    page.get_by_role("button", name=f"Show all {len(text):,} characters").click()
+    expect(panel(page).locator(".markdown p")).to_have_count(2001)
