@@ -155,7 +155,9 @@ _AGAIN = _HEAD + '<meta http-equiv="refresh" content="0; url={}"><title>span-gat
 
 def _login_page(next_path: str, trouble: str = "") -> web.Response:
     told = f'<p id="trouble" role="alert">{escape(trouble)}</p>' if trouble else ""
-    of_trouble = ' aria-invalid="true" aria-describedby="trouble"' if trouble else ""
+    of_trouble = ' aria-describedby="trouble"' if trouble else ""
+    if trouble in (_WRONG_KEY, _NO_KEY):
+        of_trouble += ' aria-invalid="true"'
     goes_on = f'<input type="hidden" name="next" value="{escape(next_path)}">' if next_path != "/" else ""
     text = (
         f'{_HEAD}<title>Sign in: span-gateway</title><link rel="stylesheet" href="/dashboard/login.css">'
