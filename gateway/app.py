@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.series import SeriesHandlers
 from gateway.web.server import serving
+from gateway.web.signin import SignInHandlers
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 from gateway.web.traces import TraceHandlers
@@ -56,6 +57,7 @@ from gateway.web.users import UserHandlers
 log = logging.getLogger(__name__)
 
 _MB = 1024 * 1024
+_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +76,51 @@ def local_key(settings: Settings) -> LocalKey | None:
     """
     if settings.keys:
         return None
-    file = settings.store.path.with_name(settings.store.path.name + ".key")
+    file = _beside(settings, ".key")
+    kept, is_new = _read_or_mint(file, lambda: f"gw-{secrets.token_urlsafe(24)}\n".encode())
     try:
-        return _read_key(file) if file.exists() else _mint_key(file)
-    except OSError as error:
-        raise StoreError(f"The key file {file} cannot be used: {error.strerror}.") from error
+        key = kept.decode().strip()
     except UnicodeDecodeError as error:
         raise StoreError(f"The key file {file} holds no text: delete it to have a key made.") from error
-
-
-def _read_key(file: Path) -> LocalKey:
-    key = file.read_text("utf-8").strip()
     if not key:
         raise StoreError(f"The key file {file} is empty: write a key into it, or delete it to have one made.")
-    return LocalKey(key, file, is_new=False)
+    return LocalKey(key, file, is_new)
 
 
-def _mint_key(file: Path) -> LocalKey:
-    key = f"gw-{secrets.token_urlsafe(24)}"
+def session_secret(settings: Settings) -> bytes:
+    """What sessions are signed with by all who share the database: read, or made (mode 0600). Raises StoreError."""
+    file = _beside(settings, ".session")
+    secret, _ = _read_or_mint(file, lambda: secrets.token_bytes(_SECRET_BYTES))
+    if len(secret) != _SECRET_BYTES:
+        raise StoreError(f"The key file {file} is not as it was made: delete it, and all have to sign in again.")
+    return secret
+
+
+def _beside(settings: Settings, suffix: str) -> Path:
+    path = settings.store.path
+    return path.with_name(path.name + suffix)
+
+
+def _read_or_mint(file: Path, mint: Callable[[], bytes]) -> tuple[bytes, bool]:
+    """What a key file holds, and whether it was made just now. Raises StoreError."""
+    try:
+        return (file.read_bytes(), False) if file.exists() else _minted(file, mint())
+    except OSError as error:
+        raise StoreError(f"The key file {file} cannot be used: {error.strerror}.") from error
+
+
+def _minted(file: Path, data: bytes) -> tuple[bytes, bool]:
     # Whoever finds the file finds the whole key in it, also when several processes start at once.
     draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as opened_draft:
-        opened_draft.write(f"{key}\n")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as opened_draft:
+        opened_draft.write(data)
     try:
         os.link(draft, file)
     except FileExistsError:
-        return _read_key(file)
+        return file.read_bytes(), False
     finally:
         draft.unlink()
-    return LocalKey(key, file, is_new=True)
+    return data, True
 
 
 @dataclass(slots=True)
@@ -135,7 +153,7 @@ class Gateway:
         An upstream whose settings are the same stays as it is, its open connections too. Raises StoreError and
         OSError; then nothing has changed.
         """
-        callers = _callers(settings)
+        let_in = callers(settings)
         old = {upstream.name: upstream for upstream in self.settings.upstreams}
         upstreams = {
             new.name: self._upstreams[new.name] if new == old.get(new.name) else _upstream(new, self._clock)
@@ -144,7 +162,7 @@ class Gateway:
         # From here on nothing can fail.
         left = tuple(upstream for upstream in self.settings.upstreams if upstream not in settings.upstreams)
         self.settings, self._upstreams = settings, upstreams
-        self._keys.replace(callers)
+        self._keys.replace(let_in)
         if retired := self._pool.replace(list(upstreams.values())):
             self._leaving.append(left)
             task = asyncio.create_task(self._retire(retired, left), name="retire upstreams")
@@ -241,6 +259,7 @@ async def opened(
         app[RUNNING] = running
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
         app.on_response_prepare.append(leave_out_server)
+        keys = Keys(callers(settings), session_secret(settings), clock)
         routes = table(
             SpanHandlers(recorder, store),
             ListHandlers(store),
@@ -253,8 +272,8 @@ async def opened(
             IngestHandlers(recorder),
             RelayHandlers(proxy, pool, clock),
             StatusHandlers(store, metrics),
+            SignInHandlers(keys, store, clock),
         )
-        keys = Keys(_callers(settings))
         register(app, routes, keys)
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)
         stack.push_async_callback(gateway.close)
@@ -299,7 +318,8 @@ def served(settings: Settings, gateway: Gateway, *, shared_port: bool = False) -
     )
 
 
-def _callers(settings: Settings) -> list[tuple[str, Caller]]:
+def callers(settings: Settings) -> list[tuple[str, Caller]]:
+    """Each key that is let in, and whose it is. Raises StoreError."""
     local = local_key(settings)
     if local is not None:
         return [(local.key, Caller("local", "default", "prod"))]

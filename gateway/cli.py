@@ -17,8 +17,9 @@ from typing import TextIO
 
 import uvloop
 
-from gateway import __version__, config, signals
+from gateway import __version__, config, dashboard, signals
 from gateway.app import Gateway, LocalKey, kept, opened, served
+from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core import retention
 from gateway.core.audit import Audit, whole_minutes
@@ -230,7 +231,7 @@ def _serve(options: argparse.Namespace) -> int:
     if WORKER_ENV in os.environ:
         return uvloop.run(_work())
     configuration = Configuration(partial(_load, options), _tell_key)
-    announce = partial(_announce, key=configuration.local_key)
+    announce = partial(_announce, configuration=configuration)
     if configuration.settings.server.workers > 1:
         return asyncio.run(Supervisor(configuration).run(announce))
     return uvloop.run(_run(configuration, announce))
@@ -264,7 +265,7 @@ async def _work() -> int:
             return 1
         async with opened(settings) as gateway, served(settings, gateway, shared_port=True) as url:
             collect_less_once(gateway.loading)
-            _announce(url)
+            _tell_ready(url)
             following = asyncio.create_task(_follow(given, gateway, stop), name="follow the parent")
             await stop.wait()
             following.cancel()
@@ -440,7 +441,8 @@ def _tell_key(key: LocalKey) -> None:
     _say(text, sys.stderr)
 
 
-def _announce(url: str, key: LocalKey | None = None) -> None:
+def _announce(url: str, configuration: Configuration) -> None:
+    key = configuration.local_key
     if key is not None and key.is_new:
         _say(
             "Point an OpenAI SDK at the gateway:\n\n"
@@ -448,6 +450,14 @@ def _announce(url: str, key: LocalKey | None = None) -> None:
             f'  client = OpenAI(base_url="{url}/v1", api_key="{key.key}")\n',
             sys.stderr,
         )
+    # What is not read at once is kept, and with a link whoever reads it later could sign in.
+    is_read = sys.stderr is not None and sys.stderr.isatty()
+    for line in dashboard.told(configuration.settings, url, Clock().now(), with_links=is_read):
+        _say(line, sys.stderr)
+    _tell_ready(url)
+
+
+def _tell_ready(url: str) -> None:
     # The last thing said: who waits for this line finds the key told already.
     _say(f"listening on {url}", sys.stdout)
 

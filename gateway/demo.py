@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
-from gateway import config
+from gateway import config, dashboard
 from gateway.app import local_key, opened, served
+from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.show import spans_table
 
@@ -54,7 +55,8 @@ async def run(*, port: int | None, once: bool, stop: Callable[[], AbstractContex
                     spans_table(await _spans(session), console.width, title="The spans of these calls, newest first")
                 )
             if not once:
-                _explain(console, url, key.key, has_openai=len(settings.upstreams) > 1)
+                page = dashboard.told(settings, url, Clock().now(), with_links=True)
+                _explain(console, url, key.key, page, has_openai=len(settings.upstreams) > 1)
                 print(f"listening on {url}", flush=True)
                 await stopped.wait()
     return 0
@@ -106,9 +108,11 @@ async def _spans(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
         return listed
 
 
-def _explain(console: Console, url: str, key: str, *, has_openai: bool) -> None:
+def _explain(console: Console, url: str, key: str, page: list[str], *, has_openai: bool) -> None:
     models = '"echo", or any OpenAI model' if has_openai else '"echo"; with OPENAI_API_KEY set also OpenAI\'s'
     lines = (
+        *page,
+        "",
         "Point an OpenAI SDK at it:",
         "",
         "  from openai import OpenAI",

@@ -5,6 +5,7 @@ GatewayError
 ├── RefusedRequest         a request we answer ourselves, with its own status; the text is safe to show
 │   ├── MalformedBody      400
 │   ├── Unauthorized       401
+│   ├── FromElsewhere      403: a page of another site, with the session of ours
 │   ├── NotFound           404
 │   ├── NotByThisMethod    405
 │   ├── StillRunning       409: a span that cannot be changed yet
@@ -64,6 +65,13 @@ class Unauthorized(RefusedRequest):
 
     status = 401
     code = "invalid_api_key"
+
+
+class FromElsewhere(RefusedRequest):
+    """A page of another site uses the session of one that is signed in here, or signs him in."""
+
+    status = 403
+    code = "from_elsewhere"
 
 
 class NotFound(RefusedRequest):

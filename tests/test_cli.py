@@ -59,7 +59,7 @@ def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path:
     with serving(tmp_path) as gateway:
         assert f"is kept in gateway.db.key: {gateway.key}\n" in gateway.log
         assert f'client = OpenAI(base_url="{gateway.url}/v1", api_key="{gateway.key}")' in gateway.log
-        for name in ("gateway.db", "gateway.db.key"):
+        for name in ("gateway.db", "gateway.db.key", "gateway.db.session"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
             answer = client.chat.completions.create(
@@ -72,6 +72,46 @@ def test_serve_without_a_config_mints_a_key_and_answers_the_openai_sdk(tmp_path:
         assert again.log.count(again.key) == 2, "a later start names the file only"
         told = [line for line in again.log.splitlines() if "gateway.db.key" in line]
         assert told[-1] == "The key is in gateway.db.key."
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_on_a_terminal_serve_says_a_link_that_signs_in_and_elsewhere_it_does_not(
+    tmp_path: Path, workers: int
+) -> None:
+    with serving(tmp_path, "--workers", str(workers)) as logged:
+        assert [line for line in logged.log_lines if "Dashboard" in line] == [f"Dashboard: {logged.url}/"]
+        assert logged.stop() == 0
+        assert "#" not in logged.log
+    terminal, stderr = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *GATEWAY, "serve", "--port", "0", "--host", "0.0.0.0", "--workers", str(workers), cwd=tmp_path,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=stderr,
+    )  # fmt: skip
+    os.close(stderr)
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        ready = (await process.stdout.readline()).decode()
+    url = ready.strip().removeprefix("listening on ").replace("0.0.0.0", "127.0.0.1")
+    (link,) = re.findall(
+        rf"^Dashboard \(opens once, within an hour\): {re.escape(url)}/login#link=(\S+)\r$",
+        os.read(terminal, 100_000).decode(),
+        re.MULTILINE,
+    )
+    assert [await _sign_in(url, link) for _ in range(4)] == [303, 401, 401, 401]
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0
+        assert await process.stdout.read() == b""
+    os.close(terminal)
+
+
+async def _sign_in(url: str, link: str) -> int:
+    """Opens a link on a connection of its own: any of the workers may get it."""
+    async with (
+        aiohttp.ClientSession(url) as session,
+        session.post("/login", data={"link": link}, allow_redirects=False) as response,
+    ):
+        return response.status
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
@@ -433,6 +473,9 @@ async def test_demo_goes_on_serving_and_says_how_to_use_it(tmp_path: Path, numbe
     async with openai.AsyncOpenAI(base_url=f"{match[1]}/v1", api_key=match[2], max_retries=0) as client:
         answer = await client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "hi"}])
     assert answer.choices[0].message.content == "hi"
+    link = re.search(rf"^Dashboard .*: {re.escape(match[1])}/login#link=(\S+)$", text, re.MULTILINE)
+    assert link
+    assert [await _sign_in(match[1], link[1]) for _ in range(2)] == [303, 401]
     process.send_signal(number)
     async with asyncio.timeout(60):
         assert await process.wait() == 0

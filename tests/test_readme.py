@@ -35,7 +35,9 @@ def test_every_route_is_in_the_readme() -> None:
     for path in re.findall(
         r'(?:Keyed\([^,]+,|Open\([^,]+,|_asked\(|_read_only\() ?f?"([^"]+)"', Path(routes.__file__).read_text()
     ):
-        shown = path.replace("/v1/{rest:.+}", "/v1/…").replace("{{", "{").replace("}}", "}")
+        shown = (
+            path.replace("/v1/{rest:.+}", "/v1/…").replace("{{", "{").replace("}}", "}").replace("{_FILE}", "{file}")
+        )
         for name, id_of in (("_ID", "unique"), ("_TRACE_ID", "trace_unique"), ("_CUSTOMER", ""), ("_THREAD", "")):
             shown = shown.replace(f"{{{name}}}", f"{{{id_of}_id}}" if id_of else f"{{{name[1:].lower()}_identifier}}")
         assert shown in table, path

@@ -315,7 +315,8 @@ async def test_a_stop_during_the_start_ends_with_status_0_and_leaves_nothing_beh
             assert await soon(process.wait()) == 0
     assert list(scratch.iterdir()) == []
     assert not re.search("Traceback|ended with status", (tmp_path / "stderr.txt").read_text())
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["gateway.db", "gateway.db.key", "scratch", "stderr.txt"]
+    kept = ["gateway.db", "gateway.db.key", "gateway.db.session", "scratch", "stderr.txt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == kept
 
 
 @asynccontextmanager

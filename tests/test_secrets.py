@@ -317,6 +317,7 @@ class Requests:
         self._mint = mint
         self._session = session
         self.answers: list[str] = []
+        self.key = session.headers["Authorization"].removeprefix("Bearer ")
 
     async def send(
         self, method: str, target: str, status: int | None = None, *, is_ours: bool = True, **kwargs: Any
@@ -537,6 +538,19 @@ async def reload(process: Process, said: str) -> None:
             await asyncio.sleep(0.01)
 
 
+async def sign_in(requests: Requests, mint: Mint) -> None:
+    """By the form, with wrong keys and links and with the right key; then what the page asks for."""
+    for name in ("key", "link"):
+        await requests.send("POST", "/login", 401, data={name: mint(f"wrong {name} in a form", odd=True)})
+        await requests.send("POST", "/login", 413, data={name: mint(f"long {name} in a form") * 1000})
+    await requests.send("POST", "/login", 400, json={"key": mint("key in no form")})
+    answer = await requests.send("POST", "/login", 303, data={"key": requests.key})
+    found = re.search(r"gw_session=[\w.-]+", answer)
+    assert found
+    for path in ("/", "/login", "/api/session/", f"{SPANS}/list/"):
+        await requests.send("GET", path, headers={"Cookie": found[0]})
+
+
 async def read_back(requests: Requests) -> None:
     """Everything that can be read."""
     listed = await requests.send("GET", f"{SPANS}/list/?page_size=1000", 200)
@@ -544,7 +558,7 @@ async def read_back(requests: Requests) -> None:
     assert len(ids) > 100
     for unique_id in ids[::7]:
         await requests.send("GET", f"{SPANS}/{unique_id}/", 200)
-    for path in ("/metrics", "/openapi.json", "/docs", "/health", "/ready", f"{SPANS}/audit/"):
+    for path in ("/metrics", "/openapi.json", "/docs", "/health", "/ready", "/login", f"{SPANS}/audit/"):
         await requests.send("GET", path, 200)
 
 
@@ -575,6 +589,7 @@ async def test_no_secret_of_a_run_is_found_again(workers: int, tmp_path: Path, u
         await call_every_route(requests, canaries.mint, process.url)
         await post_spans(requests, canaries.mint, content)
         await reload_badly(process, canaries.mint, tmp_path)
+        await sign_in(requests, canaries.mint)
         await read_back(requests)
         assert_no_secret_is_told_to_children(process, canaries)
         while_running = everything_kept(tmp_path)

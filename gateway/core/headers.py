@@ -106,6 +106,11 @@ def to_client(headers: Iterable[tuple[str, str]], *, same_length: bool) -> CIMul
     return going
 
 
+def takes_gzip(accepted: str) -> bool:
+    """Whether who sends this Accept-Encoding takes gzip; who says nothing does not."""
+    return "gzip" in _agreed(accepted)
+
+
 def value(headers: Iterable[tuple[str, str]], wanted: str) -> str:
     """The first value of a header, or an empty text."""
     return next((text for name, text in headers if name.lower() == wanted), "")

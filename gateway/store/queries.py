@@ -316,6 +316,12 @@ def keep_place(db: sqlite3.Connection, name: str, seq: int) -> None:
     db.execute("INSERT INTO follower VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq", (name, seq))
 
 
+def use_link(db: sqlite3.Connection, nonce: str, expires_at: int, now: int) -> bool:
+    """Notes that a link is used, for as long as it is good; False if it was used before."""
+    db.execute("DELETE FROM used_link WHERE expires_at <= ?", (now,))
+    return db.execute("INSERT INTO used_link VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, expires_at)).rowcount > 0
+
+
 def take_seq(db: sqlite3.Connection) -> int:
     """The last place in the journal that was given away."""
     return int(db.execute("SELECT seq FROM journal").fetchone()[0])

@@ -553,6 +553,15 @@ class Store:
 
         return self._writer.put(apply, _EDIT_BYTES, force=True).done
 
+    def use_link(self, nonce: str, expires_at: int, now: int) -> asyncio.Future[bool]:
+        """Queues that a link is used; the future ends with the commit, False if it was used before, by whichever
+        process. Times are seconds since 1970. Raises StoreUnavailable, as the future may."""
+
+        def apply(batch: Batch) -> bool:
+            return queries.use_link(batch.db, nonce, expires_at, now)
+
+        return self._writer.put(apply, _EDIT_BYTES, patient=False).done
+
     async def journal(self, seq: int, limit: int, shape: Callable[[Sequence[Row]], T]) -> tuple[T, int] | None:
         """What is behind a place in the journal, as `shape` makes it of rows of the view `spans` in the reader's
         thread, and how far that goes; None where there is nothing yet."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from gateway.web.connection import BrokenBody, Connection
 
 # How long a body may take from its head on, in seconds.
 BODY_TIMEOUT_S = web.AppKey("body_timeout_s", float)
+_FIELDS_AT_MOST = 16
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -50,3 +52,17 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 def as_object(request: web.Request, body: bytes) -> dict[str, Any]:
     """A request's body as a JSON object. Raises BodyTooLarge and MalformedBody."""
     return parse_object(decoded(body, request.headers.get("Content-Encoding", ""), request.client_max_size))
+
+
+async def read_form(request: web.Request, at_most: int) -> dict[str, str]:
+    """The fields of a form, of a few KB and not more. Raises as read_body does."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise MalformedBody("The body must be a form: application/x-www-form-urlencoded.")
+    try:
+        body = await read_body(request.clone(client_max_size=at_most))
+        text = decoded(body, request.headers.get("Content-Encoding", ""), at_most).decode("utf-8", "replace")
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_FIELDS_AT_MOST))
+    except BodyTooLarge:
+        raise BodyTooLarge(f"The form is larger than {at_most:,} bytes.") from None
+    except ValueError:
+        raise MalformedBody(f"The form has more than {_FIELDS_AT_MOST} fields.") from None

@@ -1,33 +1,93 @@
-"""Which caller a request's key belongs to."""
+"""Which caller a request's key belongs to, or the session that was begun with it."""
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from gateway.errors import Unauthorized
+from gateway.clock import Clock
+from gateway.core import sessions, sites
+from gateway.core.sessions import Link
+from gateway.errors import FromElsewhere, Unauthorized
 from gateway.recorder import Caller
+
+SESSION_COOKIE = "gw_session"
 
 
 class Keys:
-    """The keys, as SHA-256 only."""
+    """The keys, as SHA-256 only, and the sessions with them, which last no longer than the keys are here."""
 
-    def __init__(self, callers: Iterable[tuple[str, Caller]]) -> None:
+    def __init__(self, callers: Iterable[tuple[str, Caller]], secret: bytes, clock: Clock) -> None:
+        """`secret` signs the sessions."""
+        self._secret = secret
+        self._clock = clock
         self.replace(callers)
 
     def replace(self, callers: Iterable[tuple[str, Caller]]) -> None:
         """From now on only these are let in."""
-        self._callers = [(_digest(key), caller) for key, caller in callers]
+        self._callers = [(key_digest(key), caller) for key, caller in callers]
+        self._by_id = {sessions.key_id(self._secret, digest): caller for digest, caller in self._callers}
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """The caller whose key the headers carry. Raises Unauthorized."""
+    def caller(self, headers: Mapping[str, str], method: str) -> Caller:
+        """The caller whose key the headers carry; without one, who is signed in. Raises Unauthorized and
+        FromElsewhere."""
         key = _key_in(headers)
         if not key:
-            raise Unauthorized("No API key: send it as 'Authorization: Bearer KEY'.")
-        digest = _digest(key)
+            return self._caller_in_session(headers, method)
+        digest = key_digest(key)
         found = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
         if not found:
             raise Unauthorized("Your API key is invalid or expired.")
         return found[0]
+
+    def _caller_in_session(self, headers: Mapping[str, str], method: str) -> Caller:
+        caller = self.signed_in(headers)
+        if caller is None:
+            raise Unauthorized("No API key: send it as 'Authorization: Bearer KEY'.")
+        if not sites.may_use_session(method, headers):
+            raise FromElsewhere("Only the gateway's own pages may use its session cookie: send an API key.")
+        return caller
+
+    def signed_in(self, headers: Mapping[str, str]) -> Caller | None:
+        """Whose session the cookies carry."""
+        for text in _sessions_in(headers):
+            key_id = sessions.key_of_session(self._secret, text, self._now())
+            if key_id is not None and key_id in self._by_id:
+                return self._by_id[key_id]
+        return None
+
+    def session_with_key(self, key: str) -> str | None:
+        """A new session with a key; None where it is not let in."""
+        # How long this look-up takes tells nothing: without the secret nobody knows what is compared.
+        return self._session(sessions.key_id(self._secret, key_digest(key)))
+
+    def session_by_link(self, link: Link) -> str | None:
+        """A new session with the key of a link; None where that key is not let in any more."""
+        return self._session(link.key_id)
+
+    def read_link(self, text: str) -> Link | None:
+        """What a link that signs in says; None where it is too old, or none of ours. It may have been used."""
+        return sessions.read_link(self._secret, text, self._now())
+
+    def _session(self, key_id: str) -> str | None:
+        if key_id not in self._by_id:
+            return None
+        return sessions.signed_session(self._secret, key_id, self._now() + sessions.SESSION_S)
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
+
+
+def key_digest(key: str) -> bytes:
+    """What a key is known by."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _sessions_in(headers: Mapping[str, str]) -> Iterator[str]:
+    """Several where another server on this host has set a cookie of this name for some path too."""
+    for cookie in headers.get("Cookie", "").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == SESSION_COOKIE:
+            yield value
 
 
 def _key_in(headers: Mapping[str, str]) -> str:
@@ -37,7 +97,3 @@ def _key_in(headers: Mapping[str, str]) -> str:
     if scheme.lower() == "bearer":
         authorization = key.strip()
     return authorization or headers.get("x-api-key", "").strip()
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

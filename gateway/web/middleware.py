@@ -105,7 +105,7 @@ def with_key(keys: Keys, handler: KeyedHandler) -> Handler:
     """A handler that only a caller with a key gets to."""
 
     async def keyed(request: web.Request) -> web.StreamResponse:
-        return await handler(request, keys.caller(request.headers))
+        return await handler(request, keys.caller(request.headers, request.method))
 
     return keyed
 

@@ -39,6 +39,11 @@ _ABOUT = """A self-hosted LLM gateway: it forwards calls and keeps one durable s
 Every path works with and without a trailing slash. The proxy's paths are shown without one, those of spans
 (/api/request-logs/…) with one, as the SDKs send them. Bodies may come with Content-Encoding gzip or deflate."""
 
+_ABOUT_PAGE = (
+    "A page for people. Who signs in gets a cookie, gw_session, that stands for a key where a request has none; for "
+    "anything but GET only if a page of this gateway sends it."
+)
+
 
 class Route(NamedTuple):
     """A line of the route table; `method` may be ANY_METHOD."""
@@ -140,6 +145,7 @@ _TAGS = [
         ("users", "Users", "Customers, as spans show them, and what is said of them."),
         ("threads", "Threads", "Spans that are one conversation."),
         ("tracing", "OTLP ingest", "Spans from OpenTelemetry and from tracers."),
+        ("page", "Dashboard", _ABOUT_PAGE),
         ("status", "Health", "For those who look after the process; no key."),
     )
 ]
@@ -148,6 +154,7 @@ _TAGS = [
 # What several operations say
 
 _JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
 _NO_IDS = f"None is one of {', '.join(sorted(RESERVED_IDS))}."
 _IN_PATH: Schema = {
     "rest": {"type": "string", "minLength": 1, "description": "May hold slashes."},
@@ -156,6 +163,7 @@ _IN_PATH: Schema = {
     "organization_id": {"type": "string", "minLength": 1},
     "customer_identifier": {"type": "string", "minLength": 1, "description": "May hold slashes."},
     "thread_identifier": {"type": "string", "minLength": 1, "description": "May hold slashes."},
+    "file": {"type": "string", "minLength": 1},
 }
 _PARAMS = {
     "name": PARAMS_HEADERS[0],
@@ -186,6 +194,7 @@ def _refusal(description: str, schema: str = "Refusal", headers: Schema | None =
 
 
 _TOO_MUCH = "The request came too slowly, its head is too large, or all connections are taken."
+_NOT_FROM_HERE = "A page of another site sent it, with the session of one who is signed in here."
 _MAY_NAME_SPAN = {LOG_ID_HEADER: {"schema": {"type": "string"}, "description": "The call's span, if it left one."}}
 _MAY_RETRY = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; or a date, of an upstream."}}
 _HEADERS: Schema = {
@@ -196,6 +205,7 @@ _HEADERS: Schema = {
 _RESPONSES: Schema = {
     "Malformed": _refusal("The body or the query is not what this takes."),
     "NoKey": _refusal("No key, or a wrong one.", headers={"WWW-Authenticate": ref("headers", "WWW-Authenticate")}),
+    "NotFromHere": _refusal(_NOT_FROM_HERE),
     "NotFound": _refusal("The caller's organization has nothing of that id."),
     "NoTrace": _refusal("The organization has no such trace, or does not show it.", "NoTrace"),
     "StillRunning": _refusal("The span is of a call that has not ended."),
@@ -215,7 +225,7 @@ _RESPONSES: Schema = {
 }
 # Of a request whose route is not even looked at.
 _NOT_LET_IN = dict.fromkeys(("408", "414", "431", "503"), ref("responses", "NotLetIn"))
-_UNAUTHORIZED = {"401": ref("responses", "NoKey")}
+_UNAUTHORIZED = {"401": ref("responses", "NoKey"), "403": ref("responses", "NotFromHere")}
 _UNREAD = {"400": ref("responses", "Malformed"), "413": ref("responses", "TooLarge")}
 _UNSTORED = {"422": ref("responses", "Invalid"), "503": ref("responses", "Unavailable")}
 _UNAVAILABLE = {"503": ref("responses", "Unavailable")}
@@ -227,7 +237,7 @@ def _passed(content: Schema, *, leaves_span: bool) -> Schema:
     refused = ref("responses", "CallRefused")
     return {
         "200": {"description": "The upstream's answer, as it is.", "headers": headers, "content": content},
-        **dict.fromkeys((*_NOT_LET_IN, "400", "401", "404", "413", "429", "502", "504"), refused),
+        **dict.fromkeys((*_NOT_LET_IN, "400", "401", "403", "404", "413", "429", "502", "504"), refused),
         "default": ref("responses", "Passed"),
     }
 
@@ -294,9 +304,17 @@ def _described() -> dict[tuple[str, str], Schema | Callable[[str], Schema]]:
         ("PATCH", "/api/traces/{trace_unique_id}"): _share_trace(),
         ("DELETE", "/api/traces/{trace_unique_id}"): _delete_trace(),
         ("GET", "/api/{organization_id}/traces/{trace_unique_id}"): _trace(public=True),
-        **{("GET", path): said for path, said in _status_routes().items()},
-        **{("HEAD", path): _without_body(said) for path, said in _status_routes().items()},
+        **{("GET", path): said for path, said in _read_only().items()},
+        **{("HEAD", path): _without_body(said) for path, said in _read_only().items()},
+        ("POST", "/login"): _login(),
+        ("POST", "/logout"): _logout(),
+        ("GET", "/api/session"): _session(),
     }
+
+
+def _read_only() -> dict[str, Schema]:
+    """What is open to everyone, and to HEAD."""
+    return {**_status_routes(), **_page_routes()}
 
 
 def _status_routes() -> dict[str, Schema]:
@@ -320,6 +338,55 @@ def _status_routes() -> dict[str, Schema]:
     }
 
 
+def _page_routes() -> dict[str, Schema]:
+    text: Schema = {"content": {"text/html": {}}}
+    kinds: Schema = {kind: {} for kind in ("text/css", "text/javascript", "image/svg+xml")}
+    found: Schema = {"200": {"description": "The file.", "content": kinds}, "404": ref("responses", "NotFound")}
+    return {
+        "/": _of_page(
+            "The dashboard",
+            {"200": {"description": "For who is signed in.", **text}, "303": _goes_on("To /login, for all others.")},
+        ),
+        "/login": _of_page(
+            "The form to sign in with",
+            {"200": {"description": "HTML.", **text}, "303": _goes_on("To the dashboard, for who is signed in.")},
+        )
+        | {"parameters": [_in_query("next", {"type": "string", "description": "Path to go on to."})]},
+        "/dashboard/{file}": _of_page("What these pages are made of", found),
+    }
+
+
+def _login() -> Schema:
+    responses = {
+        "303": _goes_on("It is so: to `next`, with the cookie."),
+        **_UNREAD,
+        "401": {"description": "A wrong key, or a link that is none any more.", "content": {"text/html": {}}},
+        "403": ref("responses", "NotFromHere"),
+        **_UNAVAILABLE,
+    }
+    sent = {"schema": ref("schemas", "SignIn"), "example": {"key": "…"}}
+    body = {"required": True, "content": {_FORM: sent}}
+    return _of_page("Sign in", responses) | {"requestBody": body}
+
+
+def _logout() -> Schema:
+    responses = {"303": _goes_on("It is so: to /login."), "403": ref("responses", "NotFromHere")}
+    return _of_page("Sign out", responses)
+
+
+def _session() -> Schema:
+    found: Schema = {name: {"type": "string"} for name in ("key", "organization_id", "environment", "version")}
+    return _of_page("Whose key it is", {"200": _says("By its name.", found), **_UNAUTHORIZED})
+
+
+def _goes_on(description: str) -> Schema:
+    return {"description": description, "headers": {"Location": {"schema": {"type": "string"}}}}
+
+
+def _of_page(summary: str, responses: Schema) -> Schema:
+    return {"tags": ["page"], "summary": summary, "responses": responses}
+
+
 def _chat() -> Schema:
     completion = {"anyOf": [ref("schemas", "ChatCompletion"), {"description": "What else the upstream may say."}]}
     return {
@@ -339,6 +406,7 @@ def _models() -> Schema:
             "200": _answer("All of them.", ref("schemas", "Models")),
             **dict.fromkeys(_NOT_LET_IN, _refusal(_TOO_MUCH, "CallRefusal", _MAY_RETRY)),
             "401": _refusal("No key, or a wrong one.", "CallRefusal"),
+            "403": _refusal(_NOT_FROM_HERE, "CallRefusal"),
         },
     }
 
@@ -602,7 +670,7 @@ _UNINGESTED = ("Ingested", "Refusal", "CallRefusal")
 def _refusals(path: str) -> Schema:
     """What a tracer may be refused with, in the shape of errors at this path."""
     if is_openai_route(path):
-        return dict.fromkeys((*_NOT_LET_IN, "400", "401", "413"), ref("responses", "CallRefused"))
+        return dict.fromkeys((*_NOT_LET_IN, "400", "401", "403", "413"), ref("responses", "CallRefused"))
     return {**_UNREAD, **_UNAUTHORIZED, **_UNAVAILABLE}
 
 

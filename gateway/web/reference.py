@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from gateway.web.shapes import Json, Shapes, code_name, is_schema, name_of, references, row
 
 # Stands for the base URL in what is built once: a character that is left to private use, and means nothing in HTML.
 _BASE = "\ue000"
 _WIDE = 80
+_FORM = "application/x-www-form-urlencoded"
 
 
 class _Operation(NamedTuple):
@@ -341,7 +342,8 @@ def _curl(operation: _Operation, *, needs_key: bool) -> str:
         lines.append('-H "Authorization: Bearer $KEY"')
     if body is not None:
         kind, medium = next(iter(body["content"].items()))
-        lines += [f"-H {shlex.quote(f'Content-Type: {kind}')}", f"-d {_data(medium)}"]
+        data = _form(medium["example"]) if kind == _FORM and "example" in medium else _data(medium)
+        lines += [f"-H {shlex.quote(f'Content-Type: {kind}')}", f"-d {data}"]
     return " \\\n  ".join(lines)
 
 
@@ -364,6 +366,11 @@ def _variable(name: str) -> str:
 
 def _quoted(text: str) -> str:
     return shlex.quote(text) if text else ""
+
+
+def _form(example: Json) -> str:
+    """Fields with variables for their values, whatever the example has for them."""
+    return _quoted("&").join(f'{_quoted(f"{quote_plus(name)}=")}"${_variable(name)}"' for name in example)
 
 
 def _data(medium: Json) -> str:

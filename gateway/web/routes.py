@@ -20,6 +20,7 @@ from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, des
 from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
 from gateway.web.series import SeriesHandlers
+from gateway.web.signin import SignInHandlers
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 from gateway.web.traces import TraceHandlers
@@ -29,6 +30,7 @@ _ID = f"{{unique_id:(?!(?:{'|'.join(sorted(RESERVED_IDS))})/?$)(?s:.+)}}"
 _TRACE_ID = "{trace_unique_id:(?s:.+)}"
 _CUSTOMER = "{customer_identifier:(?s:.+)}"
 _THREAD = "{thread_identifier:(?s:.+)}"
+_FILE = "{file:[^/]+/?}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def table(
     ingest: IngestHandlers,
     relay: RelayHandlers,
     status: StatusHandlers,
+    sign_in: SignInHandlers,
 ) -> list[Keyed | Open]:
     """What each path does, and who may call it. The first that fits wins."""
     return [
@@ -108,6 +111,12 @@ def table(
         Keyed("PATCH", f"/api/traces/{_TRACE_ID}", traces.share),
         Keyed("DELETE", f"/api/traces/{_TRACE_ID}", traces.delete),
         Open("GET", f"/api/{{organization_id}}/traces/{_TRACE_ID}", traces.retrieve_public),
+        *_read_only("/", sign_in.dashboard),
+        *_read_only("/login", sign_in.login_page),
+        Open("POST", "/login", sign_in.login),
+        Open("POST", "/logout", sign_in.logout),
+        *_read_only(f"/dashboard/{_FILE}", sign_in.file),
+        Keyed("GET", "/api/session", sign_in.session),
         *_read_only("/health", status.health),
         *_read_only("/ready", status.ready),
         *_read_only("/metrics", status.metrics),
@@ -144,7 +153,7 @@ def register(app: web.Application, routes: list[Keyed | Open], keys: Keys) -> No
                 handler = route.handler
             case _:
                 assert_never(route)
-        for path in (route.path,) if route.path.endswith("}") else (route.path, f"{route.path}/"):
+        for path in (route.path,) if route.path.endswith(("}", "/")) else (route.path, f"{route.path}/"):
             app[DECLARED][app.router.add_route(route.method, path, handler)] = route
     app.on_startup.append(_refuse_undeclared)
 

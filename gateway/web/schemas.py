@@ -165,6 +165,14 @@ def schemas() -> Schema:
             {**_trace(), "span_tree": {"type": "array", "items": members({"span_unique_id": _TEXT, "children": {}})}}
         ),
         "Share": members({"is_public": {"type": "boolean"}}),
+        "SignIn": {
+            "type": "object",
+            "properties": {
+                "key": _TEXT,
+                "link": _TEXT | {"description": "What stands behind #link= in a link that signs in."},
+                "next": _TEXT | {"description": "Path to go on to."},
+            },
+        },
         "BatchResult": members(
             {
                 "results": {

@@ -106,3 +106,11 @@ def test_accept_encoding_is_what_both_sides_can_decode(accepted: list[str], expe
     items = [("Accept-Encoding", value) for value in accepted]
     assert headers.to_upstream(items, streamed=False, own={}).getall("Accept-Encoding") == [expected]
     assert headers.to_upstream(items, streamed=True, own={}).getall("Accept-Encoding") == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [("", False), ("gzip", True), ("GZIP", True), ("br, *;q=0.1", True), ("gzip;q=0, *", False), ("x-gzip", False)],
+)
+def test_gzip_is_for_who_says_so(accepted: str, expected: bool) -> None:
+    assert headers.takes_gzip(accepted) is expected

@@ -18,9 +18,11 @@ from gateway.errors import Unauthorized, UndeclaredRoute
 from gateway.recorder import Caller
 from gateway.web.keys import Keys
 from gateway.web.routes import DECLARED, Keyed, Open
+from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 
 PROD, TEST, OTHER = "prod-key-of-org-a", "test-key-of-org-a", "prod-key-of-org-b"
+SECRET = bytes(range(32))
 CONFIG = """
 [server]
 port = 0
@@ -138,6 +140,15 @@ ANSWERS = {
     ("PATCH", "/api/traces/{trace_unique_id}"): 200,
     ("DELETE", "/api/traces/{trace_unique_id}"): 200,
     ("GET", "/api/{organization_id}/traces/{trace_unique_id}"): 200,
+    ("GET", "/"): 303,
+    ("HEAD", "/"): 303,
+    ("GET", "/login"): 200,
+    ("HEAD", "/login"): 200,
+    ("POST", "/login"): 400,
+    ("POST", "/logout"): 303,
+    ("GET", "/dashboard/{file}"): 200,
+    ("HEAD", "/dashboard/{file}"): 200,
+    ("GET", "/api/session"): 200,
     ("GET", "/health"): 200,
     ("HEAD", "/health"): 200,
     ("GET", "/ready"): 200,
@@ -153,6 +164,7 @@ ANSWERS = {
 }
 OPEN = {
     *("/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/style.css"),
+    *("/", "/login", "/logout", "/dashboard/{file}"),
     "/api/{organization_id}/traces/{trace_unique_id}",
 }
 # What these answer is not told by the route alone: for a body that asks for nothing.
@@ -180,12 +192,17 @@ class Running:
 
     async def ask(self, method: str, path: str, headers: dict[str, str], **kwargs: Any) -> tuple[int, Any]:
         """Status, and the answer if it is JSON."""
-        async with self.session.request(method, path, headers=headers, **kwargs) as response:
+        async with self.session.request(method, path, headers=headers, allow_redirects=False, **kwargs) as response:
             if path.rstrip("/").endswith("/live"):
                 # It has no end.
                 return response.status, None
             body = await response.read()
             return response.status, await response.json() if body and response.content_type.endswith("json") else None
+
+    async def signed_in(self, key: str) -> dict[str, str]:
+        """The headers of a page's request, once someone has signed in with a key."""
+        async with self.session.post("/login", data={"key": key}, allow_redirects=False) as response:
+            return {"Cookie": f"gw_session={response.cookies['gw_session'].value}", "Sec-Fetch-Site": "same-origin"}
 
     def first_that_fits(self, method: str, path: str) -> Keyed | Open | None:
         """The table's entry for a request: the first whose method and path are those."""
@@ -219,6 +236,8 @@ def answers(route: Keyed | Open | None, path: str) -> tuple[int, int]:
     if shape == "/v1/{rest}":
         # What tracers post to is not relayed.
         return (404, 404) if path.startswith("/v1/traces") else (known, known)
+    if shape == "/dashboard/{file}":
+        return known, known
     if not shape.endswith("}"):
         known = OF_BODY.get(shape, known)
         return known, 400 if shape.endswith("batch-update") else known
@@ -233,10 +252,11 @@ def answers(route: Keyed | Open | None, path: str) -> tuple[int, int]:
 async def test_each_route_lets_in_whom_it_should(running: Running, upstream: ScriptedUpstream) -> None:
     assert [shown(route) for route in running.table] == list(ANSWERS)
     assert {shown(route)[1] for route in running.table if isinstance(route, Open)} == OPEN
-    filled = {"{rest}": "embeddings", "{organization_id}": "org-a"}
+    filled = {"{rest}": "embeddings", "{organization_id}": "org-a", "{file}": "login.css"}
     paths = sorted(
         {re.sub(r"\{\w+\}", lambda found: filled.get(found[0], "a"), shown(route)[1]) for route in running.table}
     )
+    cookies = [await running.signed_in(PROD), await running.signed_in(OTHER)]
     seen: dict[tuple[str, str], list[set[int]]] = {}
     expected: dict[tuple[str, str], list[set[int]]] = {}
 
@@ -254,7 +274,7 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
         return {await status(method, path, headers) for headers in keys}
 
     for method in METHODS:
-        for path in (*paths, *(f"{path}/" for path in paths)):
+        for path in (*paths, *(f"{path}/" for path in paths if path != "/")):
             route = running.first_that_fits(method, path)
             known, of_b = answers(route, path.rstrip("/"))
             nobody = 401 if isinstance(route, Keyed) else known
@@ -262,12 +282,25 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
             before = len(upstream.requests)
             seen[method, path] = [await statuses(method, path, NO_KEY)]
             assert len(upstream.requests) == before
-            seen[method, path] += [await statuses(method, path, keys) for keys in (KEY_OF_A, KEY_OF_B)]
+            # To who is signed in, the pages themselves answer otherwise.
+            in_sessions = [[cookie] if isinstance(route, Keyed) else [] for cookie in cookies]
+            for keys, in_session in zip((KEY_OF_A, KEY_OF_B), in_sessions, strict=True):
+                seen[method, path].append(await statuses(method, path, keys + in_session))
     assert seen == expected
 
 
 async def test_where_there_is_no_route_it_is_a_404_to_everyone(running: Running) -> None:
-    for path in ("/", "/v1", "/api", "/api/", "/admin", "/v1/traces", "/api/request-logs-of-others"):
+    nowhere = (
+        "/v1",
+        "/api",
+        "/api/",
+        "/admin",
+        "/v1/traces",
+        "/api/request-logs-of-others",
+        "/dashboard",
+        "/dashboard/",
+    )
+    for path in nowhere:
         for headers in (NO_KEY[0], KEY_OF_A[0], KEY_OF_B[0]):
             # Below /v1 it is found out by those who have a key.
             expected = 401 if path == "/v1/traces" and not headers else 404
@@ -356,10 +389,12 @@ async def test_a_gateway_with_an_undeclared_route_does_not_start(tmp_path: Path,
 
 
 def test_no_key_can_be_reached_from_those_that_are_held() -> None:
-    keys = Keys([(PROD, Caller("prod", "org-a", "prod")), (TEST, Caller("test", "org-a", "test"))])
-    keys.caller({"Authorization": f"Bearer {PROD}"})
+    callers = [(PROD, Caller("prod", "org-a", "prod")), (TEST, Caller("test", "org-a", "test"))]
+    keys = Keys(callers, SECRET, FakeClock())
+    keys.caller({"Authorization": f"Bearer {PROD}"}, "GET")
+    keys.caller({"Cookie": f"gw_session={keys.session_with_key(PROD)}"}, "GET")
     with pytest.raises(Unauthorized):
-        keys.caller({"Authorization": "Bearer wrong"})
+        keys.caller({"Authorization": "Bearer wrong"}, "GET")
     held: list[Any] = []
     waiting: list[Any] = [keys]
     while waiting:
@@ -374,7 +409,7 @@ def test_no_key_can_be_reached_from_those_that_are_held() -> None:
         for found in held
         if isinstance(found, (str, bytes, bytearray))
     ]
-    assert sorted(len(text) for text in texts if len(text) == 32) == [32, 32]
+    assert len([text for text in texts if len(text) == 32 and text != SECRET]) == len(callers)
     for key in (PROD, TEST):
         assert not any(key.encode() in text or key[:8].encode() in text for text in texts)
 
@@ -389,10 +424,10 @@ def test_each_key_is_compared_with_every_one_that_is_held(monkeypatch: pytest.Mo
     digests_equal = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", compare)
     callers = [Caller(str(number), "org", "prod") for number in range(5)]
-    keys = Keys((f"key-{caller.name}", caller) for caller in callers)
+    keys = Keys(((f"key-{caller.name}", caller) for caller in callers), SECRET, FakeClock())
     for caller in callers:
-        assert keys.caller({"x-api-key": f"key-{caller.name}"}) == caller
+        assert keys.caller({"x-api-key": f"key-{caller.name}"}, "GET") == caller
     with pytest.raises(Unauthorized):
-        keys.caller({"x-api-key": "wrong"})
+        keys.caller({"x-api-key": "wrong"}, "GET")
     assert len(compared) == len(set(compared)) == 6 * 5
     assert {len(digest) for pair in compared for digest in pair} == {32}

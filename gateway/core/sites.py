@@ -1,0 +1,49 @@
+"""From which site a request comes, as the browser says it in headers that no page can set, and where it may go on to.
+
+Sec-Fetch-Site is sent to https and to this machine only; elsewhere Origin has to tell.
+"""
+
+import re
+from collections.abc import Mapping
+
+_READING = frozenset({"GET", "HEAD"})
+# One slash, and what a path and its query are written with: no backslash, which browsers take for a slash.
+_own_path = re.compile(r"/(?!/)[!-\[\]-~]*")
+
+
+def may_use_session(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request may act as the one who is signed in: to change something, a page of ours has to send it."""
+    return not is_from_elsewhere(headers) if method in _READING else _is_from_here(headers)
+
+
+def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether another site has sent the request; what is no browser does not say."""
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        # None: an address that was typed, or a bookmark.
+        return site not in ("same-origin", "none")
+    return "Origin" in headers and not _has_own_origin(headers)
+
+
+def may_sign_out(headers: Mapping[str, str]) -> bool:
+    """Whether a request may end the session that it carries."""
+    # The form of a page that sends no referrer does not name its origin either; and with another site's the cookie,
+    # which is SameSite=Strict, would not have come.
+    hides_origin = headers.get("Origin") == "null" and "Sec-Fetch-Site" not in headers and "Cookie" in headers
+    return hides_origin or not is_from_elsewhere(headers)
+
+
+def _is_from_here(headers: Mapping[str, str]) -> bool:
+    site = headers.get("Sec-Fetch-Site")
+    return _has_own_origin(headers) if site is None else site == "same-origin"
+
+
+def _has_own_origin(headers: Mapping[str, str]) -> bool:
+    # Whoever speaks https for us passes on plain http: the scheme is not ours to know.
+    scheme, _, host = headers.get("Origin", "").partition("://")
+    return scheme in ("http", "https") and bool(host) and host.lower() == headers.get("Host", "").lower()
+
+
+def own_path(text: str) -> str:
+    """The path, and query, to go on to; `/` where the text is none of ours."""
+    return text if _own_path.fullmatch(text) else "/"

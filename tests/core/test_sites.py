@@ -1,0 +1,94 @@
+"""Where a request comes from, and where it may go on to."""
+
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.sites import is_from_elsewhere, may_sign_out, may_use_session, own_path
+
+HOST = {"Host": "gateway.example:8080"}
+# The headers; whether a page may read, change, sign in, sign out with them.
+REQUESTS: list[tuple[dict[str, str], str]] = [
+    ({"Sec-Fetch-Site": "same-origin"}, "read change in out"),
+    ({"Sec-Fetch-Site": "none"}, "read in out"),
+    ({"Sec-Fetch-Site": "same-site"}, ""),
+    ({"Sec-Fetch-Site": "cross-site"}, ""),
+    ({"Sec-Fetch-Site": ""}, ""),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "http://gateway.example:8080"}, ""),
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "null", "Cookie": "a=b"}, "read change in out"),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "null", "Cookie": "a=b"}, ""),
+    ({}, "read in out"),
+    ({"Origin": "http://gateway.example:8080"}, "read change in out"),
+    ({"Origin": "https://gateway.example:8080"}, "read change in out"),
+    ({"Origin": "http://GATEWAY.example:8080"}, "read change in out"),
+    ({"Origin": "http://gateway.example"}, ""),
+    ({"Origin": "http://gateway.example:8081"}, ""),
+    ({"Origin": "http://elsewhere.example"}, ""),
+    ({"Origin": "ftp://gateway.example:8080"}, ""),
+    ({"Origin": "gateway.example:8080"}, ""),
+    ({"Origin": ""}, ""),
+    ({"Origin": "null"}, ""),
+    ({"Origin": "null", "Cookie": "a=b"}, "out"),
+]
+
+
+@pytest.mark.parametrize(("headers", "allowed"), REQUESTS)
+def test_what_a_request_may_do_by_where_it_comes_from(headers: dict[str, str], allowed: str) -> None:
+    headers = HOST | headers
+    for method in ("GET", "HEAD"):
+        assert may_use_session(method, headers) is ("read" in allowed.split())
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", ""):
+        assert may_use_session(method, headers) is ("change" in allowed.split())
+    assert is_from_elsewhere(headers) is ("in" not in allowed.split())
+    assert may_sign_out(headers) is ("out" in allowed.split())
+
+
+def test_without_a_host_there_is_no_origin_of_ours() -> None:
+    for origin in ("http://", "https://", "://", ""):
+        assert not may_use_session("POST", {"Origin": origin})
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/?a=b&c=%2F%2F", "/docs", "/a//b", "/?model=echo#x", "/?next=http://h/", "/~-._"]
+)
+def test_a_path_of_ours_is_gone_on_to(path: str) -> None:
+    assert own_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "",
+            "a",
+            "?a=b",
+            "//elsewhere.example",
+            "///elsewhere.example",
+            "/\\elsewhere.example",
+            "\\/elsewhere.example",
+        ),
+        *(
+            "http://elsewhere.example",
+            "https:elsewhere.example",
+            "javascript:alert(1)",
+            " /",
+            "/ ",
+            "/a b",
+            "/\t/h",
+            "\t//h",
+        ),
+        *("/a\r\nSet-Cookie: a=b", "/\n/h", "/\x00", "/\x7f", "/é", "/\ud800", "/a\\b", "/\u2028"),
+    ],
+)
+def test_no_other_is(path: str) -> None:
+    assert own_path(path) == "/"
+
+
+@given(st.text() | st.text("/\\.:@?#a\t\n ", max_size=12).map("/".__add__))
+def test_wherever_it_leads_is_here(path: str) -> None:
+    here = "http://gateway.example:8080"
+    found = own_path(path)
+    assert found.isascii() and found.isprintable()
+    assert urlsplit(urljoin(here, found))[:2] == urlsplit(here)[:2]
