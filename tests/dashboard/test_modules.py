@@ -1,6 +1,7 @@
 """The modules that only calculate, as the browser runs them."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,15 @@ SPANS = st.recursive(
     max_leaves=30,
 )
 AS_ROWS = """(() => {
-  const made = (one, depth = 0) => ({
-    span_unique_id: "x", start_time: new Date(one.start).toISOString(), end_time: new Date(one.start + one.took).toISOString(),
-    cost: 1, total_request_tokens: 2, status: one.took % 2 ? "failed" : "success", children: (one.children ?? []).map(made),
+  const made = (one) => ({
+    start_time: new Date(one.start).toISOString(), end_time: new Date(one.start + one.took).toISOString(),
+    cost: 1, total_request_tokens: 2, status: one.took % 2 ? "failed" : "success",
+    children: (one.children ?? []).map((child) => made(child)),
   });
   const all = m.markCritical(m.rows(x.map((one) => made(one))));
-  return all.map((row) => [row.start, row.end, row.depth, row.size, row.cost, row.tokens, row.failed, row.critical, row.parent?.number ?? null]);
+  return all.map((row) => [
+    row.start, row.end, row.depth, row.size, row.cost, row.tokens, row.failed, row.critical, row.parent?.number ?? null,
+  ]);
 })()"""
 
 
@@ -183,7 +187,7 @@ def test_every_tree_has_its_sums_and_a_critical_path(page: Page, roots: list[Any
         parts = sorted(part for row in below for part in row[7])
         # They lie one behind the other, from the root's start to its end.
         assert parts[0][0] == rows[place][0] and parts[-1][1] == rows[place][1]
-        assert all(before[1] == after[0] for before, after in zip(parts, parts[1:], strict=False))
+        assert all(before[1] == after[0] for before, after in pairwise(parts))
         assert all(row[0] <= part[0] <= part[1] <= row[1] for row in below for part in row[7])
 
 

@@ -137,7 +137,8 @@ def test_the_content_policy_would_stop_what_gets_through(browsing: Browsing, gat
     stopped = page.evaluate(
         """() => {
           const found = [];
-          try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.pwned=1'>"); found.push("markup"); } catch { /* so it should be */ }
+          const markup = "<img src=x onerror='window.pwned=1'>";
+          try { document.body.insertAdjacentHTML("beforeend", markup); found.push("markup"); } catch { /* so it should be */ }
           try { document.body.innerHTML = "x"; found.push("innerHTML"); } catch { /* so it should be */ }
           const script = document.createElement("script");
           try { script.text = "window.pwned=1"; document.body.append(script); } catch { /* so it should be */ }

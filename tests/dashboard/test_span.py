@@ -9,7 +9,24 @@ from playwright.sync_api import Page, expect
 
 from tests.dashboard.conftest import KEY, Browsing, Gateway
 
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+ANSWER = """# Title
+
+A **bold** word, `code` and [a link](https://example.com/x).
+
+```py
+print(1)
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+1. one
+2. two"""
 TOOL_CALL = {
     "id": "call_1",
     "type": "function",
@@ -29,7 +46,7 @@ TALK: dict[str, Any] = {
     ],
     "output": {
         "role": "assistant",
-        "content": "# Title\n\nA **bold** word, `code` and [a link](https://example.com/x).\n\n```py\nprint(1)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n1. one\n2. two",
+        "content": ANSWER,
     },
     "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "prompt_tokens_details": {"cached_tokens": 400}},
     "stream": True,
