@@ -13,9 +13,9 @@ PREVIEW_AT_MOST = 200
 # Of one text; nobody looks for the first word behind more white space than that.
 _LOOKED_AT = 10 * PREVIEW_AT_MOST
 _TEXTS_AT_MOST = PREVIEW_AT_MOST
-# Line breaks, control characters, what turns the direction of all that follows, and halves of surrogate pairs. What
-# joins signs into one (U+200D) stays.
-_GAP = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
+# Control characters, what turns the direction of all that follows, and halves of surrogate pairs. What joins signs into
+# one (U+200D) stays.
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
 _TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
 _CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call", "tool_use"})
 
@@ -59,11 +59,16 @@ def _line(pieces: Iterable[str]) -> str | None:
     """The beginning of these texts, on one line."""
     line = ""
     for piece in islice(pieces, _TEXTS_AT_MOST):
-        words = _GAP.sub(" ", piece.lstrip()[:_LOOKED_AT]).strip()
+        words = _words(piece)
         line = f"{line} {words}" if line and words else line or words
         if len(line) > PREVIEW_AT_MOST:
             return line[: PREVIEW_AT_MOST - 1].rstrip() + "…"
     return line or None
+
+
+def _words(text: str) -> str:
+    found = " ".join(text.lstrip()[:_LOOKED_AT].split())
+    return " ".join(_ODD.sub(" ", found[: 2 * PREVIEW_AT_MOST]).split())
 
 
 def _role(item: Any) -> Any:

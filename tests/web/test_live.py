@@ -12,7 +12,9 @@ import pytest
 
 from gateway import config
 from gateway.app import opened, served
+from gateway.errors import RefusedRequest, StoreUnavailable, TooMuchToRead
 from gateway.store import changes
+from gateway.store.store import Store
 from gateway.web import live
 from gateway.web.middleware import RUNNING
 from tests import processes
@@ -199,6 +201,28 @@ async def test_who_is_too_far_behind_is_told_so(gateway: Gateway, monkeypatch: p
     monkeypatch.undo()
     async with listening(gateway, "?after=0") as events:
         assert await events.next_ids(6) == ["0", "1", "2", "3", "4", "later"]
+
+
+async def test_what_cannot_be_read_is_passed_over_or_ends_it(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Store.changes
+    failures: list[RefusedRequest] = [TooMuchToRead("It took too long.")]
+
+    async def failing(store: Store, *args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await read(store, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "changes", failing)
+    await post(gateway, "a")
+    async with listening(gateway, "?after=0") as events:
+        told = await events.next()
+        assert told.name == "gap" and told.id > 0
+        failures.append(StoreUnavailable("It is gone."))
+        await post(gateway, "b")
+        assert await events.response.content.read() == b""
+    # It comes back with the place that it had.
+    async with listening(gateway, Last_Event_ID=str(told.id)) as events:
+        assert await events.next_ids(1) == ["b"]
 
 
 async def test_a_sign_of_life_moves_the_place_on(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
