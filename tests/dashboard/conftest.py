@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.processes import Process, serving
 
@@ -33,22 +33,29 @@ completion = 0.60
 """
 KEY, OTHER_KEY = "canary-key-of-org-a", "canary-key-of-org-b"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_ARGUMENTS = (
+ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+# As long as it takes on a machine that has much else to do.
+expect.set_options(timeout=60_000)
 WIDE, PHONE = (1440, 900), (390, 844)
+
+
+def chromium() -> str | None:
+    """Where the system's browser is."""
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    found = chromium()
     if found is None:
         if os.environ.get("CI"):
             pytest.fail("There is no Chromium: the tests of the dashboard need one.")
         pytest.skip("needs Chromium, such as Debian's package chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield browser
         browser.close()
 

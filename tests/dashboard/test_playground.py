@@ -25,6 +25,7 @@ def test_a_streamed_call_and_its_span_beside_it(browsing: Browsing, gateway: Gat
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".talk .message")).to_have_count(4)
     expect(answer.last).to_contain_text("And this")
+    expect(beside.locator(".message")).to_have_count(5)
     spans = gateway.get("/api/request-logs/list/")["results"]
     assert [message["role"] for message in spans[0]["prompt_messages"]] == ["system", "user", "assistant", "user"]
     page.get_by_role("button", name="Start over").click()
@@ -72,4 +73,5 @@ def test_a_span_can_be_taken_there(browsing: Browsing, gateway: Gateway) -> None
     expect(page.locator(".settings")).to_contain_text("Also sent: seed")
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".talk .message.assistant")).to_contain_text("Take me")
+    expect(page.get_by_label("The span of this call")).to_contain_text("First token")
     assert gateway.get("/api/request-logs/list/")["results"][0]["full_request"]["seed"] == 4

@@ -46,6 +46,7 @@ def test_each_organization_sees_its_own(browsing: Browsing, gateway: Gateway) ->
 
 def test_who_is_signed_out_meanwhile_signs_in_again_and_comes_back(browsing: Browsing, seen: Seen) -> None:
     page = browsing.open("/?view=charts")
+    expect(page.locator(".charts")).to_have_text("No span fits.")
     page.context.clear_cookies()
     page.get_by_role("link", name="Traces", exact=True).click()
     expect(page).to_have_url(re.compile(r"/login\?next="))

@@ -139,7 +139,7 @@ def test_timeline_parameters_and_where_it_belongs(browsing: Browsing, gateway: G
         ("a customer", "/?where=customer_identifier%3Da+customer"),
         ("pro", "/?where=metadata__plan%3Dpro"),
     ):
-        expect(panel(page).get_by_role("link", name=name, exact=True)).to_have_attribute(
+        expect(panel(page).get_by_role("link", name=name, exact=True).first).to_have_attribute(
             "href", address.format(id=unique_id)
         )
 

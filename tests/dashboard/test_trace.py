@@ -111,7 +111,7 @@ def test_ten_thousand_spans_without_a_freeze(browsing: Browsing, gateway: Gatewa
     page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
     expect(rows(page).last).to_contain_text("s9999")
     assert rows(page).count() <= drawn + 30
-    page.get_by_role("button", name="Fold all").click()
+    page.get_by_role("button", name="Fold all", exact=True).click()
     page.locator(".scroller").evaluate("element => element.scrollTo(0, 0)")
     expect(rows(page).nth(2)).to_contain_text("s11")
     page.get_by_role("button", name="Unfold all").click()
@@ -143,16 +143,12 @@ def test_the_list_of_traces(browsing: Browsing, gateway: Gateway) -> None:
         )
     page = browsing.open("/?view=traces")
     expect(page.locator(".list-foot")).to_contain_text(re.compile("50 shown|100 shown|120 traces"))
-    for _ in range(20):
+    foot = page.locator(".list-foot")
+    while "all there are" not in (before := foot.inner_text()):
         page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
-        if "all there are" in page.locator(".list-foot").inner_text():
-            break
-        page.wait_for_function(
-            "number => document.querySelectorAll('.rows .row').length > number",
-            arg=page.locator(".rows .row").count() - 1,
-        )
+        expect(foot).not_to_have_text(before)
     expect(page.locator(".list-foot")).to_have_text("120 traces, all there are")
-    assert page.locator(".rows .open-span").all_inner_texts() == [f"run {number}" for number in reversed(range(120))]
+    assert page.locator(".rows .open-span").all_text_contents() == [f"run {number}" for number in reversed(range(120))]
 
 
 def test_a_trace_that_is_not_there(browsing: Browsing) -> None:

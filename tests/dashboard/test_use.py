@@ -26,7 +26,9 @@ VIEWS = (
 
 def settled(page: Page) -> None:
     """Waits until nothing is being loaded."""
-    page.wait_for_function("!/Loading|…$/.test(document.querySelector('main').innerText)")
+    page.wait_for_function(
+        "() => document.querySelector('.scroller') && !/Loading|…$/.test(document.querySelector('main').innerText)"
+    )
 
 
 def test_by_keyboard(browsing: Browsing, gateway: Gateway) -> None:

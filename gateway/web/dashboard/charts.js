@@ -61,7 +61,7 @@ function groupsOf(found, group) {
   const sizes = new Map();
   for (const point of found.results) sizes.set(point[group], (sizes.get(point[group]) ?? 0) + point.number_of_requests);
   const place = ([key, size]) => (key === REST_KEY ? -1 : size);
-  return [...sizes].sort((a, b) => place(b) - place(a)).map(([key], number) => ({ key, name: key === REST_KEY ? "all others" : (key ?? NONE), color: key === REST_KEY ? REST : COLORS[number] }));
+  return [...sizes].sort((a, b) => place(b) - place(a)).map(([key], number) => ({ key, name: key === REST_KEY ? "others, or none" : (key ?? NONE), color: key === REST_KEY ? REST : COLORS[number] }));
 }
 
 /** The values of one group in each interval, `empty` where there is nothing. */

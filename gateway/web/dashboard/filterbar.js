@@ -140,14 +140,15 @@ async function suggestions(typed) {
   const text = typed.trimStart();
   const condition = parse(text);
   if (condition) return hasValues(condition.field) ? values(condition) : [];
-  const field = FIELDS.find((one) => one === text.trim());
-  if (field || /^(metadata|properties)__\S+$/.test(text)) {
-    return signs(text.trim()).map((sign) => ({ text: `${text.trim()} ${sign}`, value: `${text.trim()}${sign}`, told: MEANS[sign] }));
+  const is_key = /^(metadata|properties)__\S+$/.test(text);
+  const keys = is_key || (text && "metadata__".startsWith(text.toLowerCase())) ? await keysOf(text) : [];
+  if (is_key || FIELDS.includes(text.trim())) {
+    const name = text.trim();
+    return [...keys.filter((one) => one.value !== name), ...signs(name).map((sign) => ({ text: `${name} ${sign}`, value: `${name}${sign}`, told: MEANS[sign] }))];
   }
   if (/\s/.test(text)) return [search(text)];
   const needle = text.toLowerCase();
   const found = FIELDS.filter((one) => one.includes(needle)).sort((a, b) => b.startsWith(needle) - a.startsWith(needle));
-  const keys = needle && "metadata__".startsWith(needle.slice(0, 10)) ? await metadata(needle) : [];
   return [...(text ? [search(text)] : []), ...keys, ...found.map((one) => ({ text: one, value: one }))];
 }
 
@@ -160,9 +161,11 @@ async function values({ field, sign, value }) {
   return results.map((one) => ({ text: String(one.value), value: `${field}${sign}${one.value}`, told: count(one.number_of_requests), is_whole: true }));
 }
 
-async function metadata(needle) {
-  const { results } = await get("/api/request-logs/values/", { field: "metadata", prefix: needle.slice(10), limit: 10 });
-  return results.map((one) => ({ text: `metadata__${one.value}`, value: `metadata__${one.value}`, told: count(one.number_of_requests) }));
+/** The keys that an object of the callers' has. */
+async function keysOf(text) {
+  const [field, prefix] = text.startsWith("properties__") ? ["properties", text.slice(12)] : ["metadata", text.slice(10)];
+  const { results } = await get("/api/request-logs/values/", { field, prefix, limit: 10 });
+  return results.map((one) => ({ text: `${field}__${one.value}`, value: `${field}__${one.value}`, told: count(one.number_of_requests) }));
 }
 
 /** A link by which a view is narrowed down to one value of a field. */

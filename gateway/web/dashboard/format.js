@@ -40,7 +40,7 @@ export function seconds(value) {
   if (value < 0.0001) return value === 0 ? "0 ms" : `${digits(value * 1e6, 2)} µs`;
   if (value < 0.9995) return `${value < 0.01 ? digits(value * 1000, 2) : Math.round(value * 1000)} ms`;
   if (value < 99.5) return `${value.toFixed(value < 9.995 ? 2 : 1)} s`;
-  if (value < 5400) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  if (value < 5400) return `${Math.floor(Math.round(value) / 60)} min ${Math.round(value) % 60} s`;
   return `${digits(value / 3600, 3)} h`;
 }
 

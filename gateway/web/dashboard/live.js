@@ -4,7 +4,7 @@ import { url } from "./api.js";
 
 const AGAIN_AFTER_MS = 2000;
 
-/** Follows what fits `params`. `heard`: { ready, span, deleted, gap, state }, each called with what came. */
+/** Follows what fits `params`. `heard`: { ready, span, gone, gap, state }, each called with what came. */
 export function follow(params, heard) {
   let source = null;
   let place = null;
@@ -19,9 +19,11 @@ export function follow(params, heard) {
       place = event.lastEventId || place;
       what(JSON.parse(event.data || "{}"));
     });
-    on("ready", () => heard.state(true));
+    on("ready", heard.ready);
     on("span", heard.span);
-    on("deleted", heard.deleted);
+    // Whether it is deleted, or fits no more, is the same to a list.
+    on("left", heard.gone);
+    on("deleted", heard.gone);
     on("gap", heard.gap);
     source.onopen = () => heard.state(true);
     source.onerror = () => {

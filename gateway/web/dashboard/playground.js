@@ -56,7 +56,7 @@ export function playgroundView() {
   async function send() {
     if (running || !model.value) return model.focus();
     if (ask.value.trim()) messages.push({ role: "user", content: ask.value });
-    if (!messages.length) return ask.focus();
+    if (messages.at(-1)?.role !== "user") return ask.focus();
     ask.value = "";
     keep();
     running = new AbortController();
@@ -98,15 +98,19 @@ async function stream(response, answer, drawn) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let frame = null;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    const lines = (rest + value).split(/\r?\n/);
-    rest = lines.pop();
-    for (const line of lines) if (line.startsWith("data:")) take(line.slice(5).trim(), answer);
-    frame ??= requestAnimationFrame(() => { frame = null; if (answer.content || answer.tool_calls) drawn(); });
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      const lines = (rest + value).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) if (line.startsWith("data:")) take(line.slice(5).trim(), answer);
+      frame ??= requestAnimationFrame(() => { frame = null; if (answer.content || answer.tool_calls) drawn(); });
+    }
+  } finally {
+    // What is drawn from here on is drawn by who called.
+    cancelAnimationFrame(frame);
   }
-  if (frame) cancelAnimationFrame(frame);
 }
 
 function take(data, answer) {

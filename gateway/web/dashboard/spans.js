@@ -7,6 +7,7 @@ import { exporting, filterbar } from "./filterbar.js";
 import { clock, count, moment, seconds, short, speed, usd } from "./format.js";
 import { follow } from "./live.js";
 import { overview } from "./overview.js";
+import { whenNear } from "./scroll.js";
 import { but, current, go } from "./route.js";
 
 const PAGE = 50;
@@ -144,6 +145,7 @@ export function spansView(state) {
       loading = false;
     }
     foot();
+    watched.look();
   };
 
   const first = { ...params(), include_fields: SHOWN, page_size: PAGE, sort_by: state.sort_by };
@@ -172,7 +174,7 @@ export function spansView(state) {
     foot();
   };
 
-  new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !loading) more()?.catch(() => {}); }, { root: scroller, rootMargin: "600px" }).observe(footer);
+  const watched = whenNear(scroller, footer, () => (loading ? undefined : more()));
 
   // Live
 
@@ -216,7 +218,11 @@ export function spansView(state) {
     state: (is_on) => { live.classList.toggle("lost", !is_on); },
     ready: () => refresh().catch(() => {}),
     span: came,
-    deleted: ({ id }) => { waiting.delete(id); rows.get(id)?.row.remove(); rows.delete(id); foot(); sumsSoon(); },
+    gone: ({ id }) => {
+      waiting.delete(id);
+      rows.get(id)?.row.remove();
+      if (rows.delete(id)) { foot(); sumsSoon(); }
+    },
     gap: () => refresh().catch(() => {}),
   });
 

@@ -6,6 +6,7 @@ import { $, fill, h } from "./dom.js";
 import { filterbar } from "./filterbar.js";
 import { clock, count, moment, seconds, short, usd } from "./format.js";
 import { address, current, go } from "./route.js";
+import { whenNear } from "./scroll.js";
 
 const PAGE = 50;
 const COLUMNS = [
@@ -53,6 +54,7 @@ export function tracesView(state) {
       page = 0;
     }
     loading = false;
+    watched.look();
   };
 
   const select = (row) => {
@@ -64,8 +66,8 @@ export function tracesView(state) {
   };
   const step = (name, other) => { const from = $(".selected", body); select(from ? from[name] : body[other]); };
 
+  const watched = whenNear(scroller, footer, load);
   load();
-  new IntersectionObserver(([seen]) => { if (seen.isIntersecting) load(); }, { root: scroller, rootMargin: "600px" }).observe(footer);
   return {
     element: scroller,
     leave: () => leaving.abort(),

@@ -32,18 +32,19 @@ export function rows(roots) {
 /** Marks in each row the parts of its time that the whole waited for: from the end back, always what ended last. */
 export function markCritical(all) {
   for (const root of all.filter((row) => !row.parent)) {
-    const stack = [[root, root.end]];
+    const stack = [[root, root.start, root.end]];
     while (stack.length) {
-      const [row, until] = stack.pop();
-      let at = Math.min(row.end, until);
+      const [row, from, until] = stack.pop();
+      let at = until;
       for (const child of [...row.children].sort((a, b) => b.end - a.end)) {
-        if (child.start >= at || at <= row.start) continue;
-        const end = Math.min(child.end, at);
+        // Clocks of several machines may put it outside its parent.
+        const [start, end] = [Math.max(child.start, from), Math.min(child.end, at)];
+        if (start >= end) continue;
         if (end < at) row.critical.push([end, at]);
-        stack.push([child, end]);
-        at = Math.max(child.start, row.start);
+        stack.push([child, start, end]);
+        at = start;
       }
-      if (at > row.start || row.start === row.end) row.critical.push([row.start, at]);
+      if (at > from || from === until) row.critical.push([from, at]);
     }
   }
   return all;
