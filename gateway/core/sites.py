@@ -44,6 +44,12 @@ def _has_own_origin(headers: Mapping[str, str]) -> bool:
     return scheme in ("http", "https") and bool(host) and host.lower() == headers.get("Host", "").lower()
 
 
+def of_the_page(name: str) -> bool:
+    """Whether a header of a request tells of the page that sent it, rather than of what is asked."""
+    lower = name.lower()
+    return lower in ("origin", "referer") or lower.startswith("sec-")
+
+
 def own_path(text: str) -> str:
     """The path, and query, to go on to; `/` where the text is none of ours."""
     return text if _own_path.fullmatch(text) else "/"

@@ -30,7 +30,7 @@ class Keys:
     def caller(self, headers: Mapping[str, str], method: str) -> Caller:
         """The caller whose key the headers carry; without one, who is signed in. Raises Unauthorized and
         FromElsewhere."""
-        key = _key_in(headers)
+        key = key_in(headers)
         if not key:
             return self._caller_in_session(headers, method)
         digest = key_digest(key)
@@ -90,8 +90,8 @@ def _sessions_in(headers: Mapping[str, str]) -> Iterator[str]:
             yield value
 
 
-def _key_in(headers: Mapping[str, str]) -> str:
-    """`Authorization: Bearer K` or bare `K`, else `x-api-key: K`."""
+def key_in(headers: Mapping[str, str]) -> str:
+    """The key of a request, or nothing: `Authorization: Bearer K` or bare `K`, else `x-api-key: K`."""
     authorization = headers.get("Authorization", "").strip()
     scheme, _, key = authorization.partition(" ")
     if scheme.lower() == "bearer":

@@ -5,15 +5,17 @@ from typing import cast
 from urllib.parse import unquote
 
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.clock import Clock
+from gateway.core.sites import of_the_page
 from gateway.errors import NotFound
 from gateway.proxy import Proxy
 from gateway.recorder import Caller
 from gateway.upstream.pool import Pool
 from gateway.web.answer import RelayedAnswer
 from gateway.web.bodies import read_body
+from gateway.web.keys import key_in
 from gateway.web.middleware import LOG_ID, RUNNING
 from gateway.web.replies import json_reply
 
@@ -25,7 +27,7 @@ class HttpClient:
         self.started_at = clock.monotonic()
         self.start_time: datetime = clock.now()
         self.method = request.method
-        self.headers = request.headers
+        self.headers = _without_page(request.headers)
         self._request = request
         self.answer: RelayedAnswer | None = None
 
@@ -92,6 +94,13 @@ class RelayHandlers:
         client = HttpClient(request, self._clock)
         await self._proxy.call(client, caller, path_qs)
         return _begun(client)
+
+
+def _without_page(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    """What a page of ours asks an upstream is asked by the gateway: some refuse what comes from a browser's page."""
+    if "Cookie" not in headers or key_in(headers):
+        return headers
+    return CIMultiDictProxy(CIMultiDict((name, text) for name, text in headers.items() if not of_the_page(name)))
 
 
 def _begun(client: HttpClient) -> web.StreamResponse:

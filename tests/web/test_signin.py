@@ -576,6 +576,40 @@ async def test_neither_a_session_nor_a_link_is_found_again(
     assert b"team-a" in kept
 
 
+OF_A_PAGE = {
+    "Origin": "http://here.test",
+    "Referer": "http://here.test/",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-Fetch-Mode": "cors",
+    "sec-ch-ua": "x",
+}
+
+
+async def test_what_a_page_asks_an_upstream_is_asked_by_the_gateway(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    seen: list[Received] = []
+
+    async def answer(received: Received, wire: Wire) -> None:
+        seen.append(received)
+        await wire.json(COMPLETION)
+
+    upstream.play = answer
+    started: Started = await start_gateway()
+    body = {"model": "gpt-4o-mini", "messages": []}
+    async with aiohttp.ClientSession(started.url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.post("/login", data={"key": "test-key-of-org-a"}) as response:
+            assert response.status == 200
+        for more in ({}, {"Authorization": "test-key-of-org-a"}):
+            headers = {**OF_A_PAGE, **more, "X-Own": "kept"}
+            async with browser.post("/v1/chat/completions", json=body, headers=headers) as response:
+                assert response.status == 200
+    by_cookie, by_key = seen
+    assert not set(OF_A_PAGE) & set(by_cookie.headers) and by_cookie.headers["X-Own"] == "kept"
+    # Who sends a key sends what he likes.
+    assert set(OF_A_PAGE) <= set(by_key.headers)
+
+
 # Files
 
 
