@@ -605,9 +605,9 @@ async def test_what_a_page_asks_an_upstream_is_asked_by_the_gateway(
             async with browser.post("/v1/chat/completions", json=body, headers=headers) as response:
                 assert response.status == 200
     by_cookie, by_key = seen
-    assert not set(OF_A_PAGE) & set(by_cookie.headers) and by_cookie.headers["X-Own"] == "kept"
+    assert not any(name in by_cookie.headers for name in OF_A_PAGE) and by_cookie.headers["X-Own"] == "kept"
     # Who sends a key sends what he likes.
-    assert set(OF_A_PAGE) <= set(by_key.headers)
+    assert all(name in by_key.headers for name in OF_A_PAGE)
 
 
 # Files
