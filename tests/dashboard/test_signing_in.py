@@ -1,10 +1,13 @@
 """Who gets to see the page."""
 
 import re
+import subprocess
+from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.dashboard.conftest import KEY, OTHER_KEY, Browsing, Gateway, Seen
+from tests.processes import GATEWAY, environment
 
 EVERYTHING = """JSON.stringify(
     [document.documentElement.outerHTML, {...localStorage}, {...sessionStorage}, document.cookie]
@@ -32,6 +35,26 @@ def test_a_key_signs_in_and_a_wrong_one_does_not(browsing: Browsing, gateway: Ga
     assert page.context.cookies() == []
     page.goto(f"{gateway.url}/")
     expect(page).to_have_url(re.compile(r"/login"))
+
+
+def test_the_link_of_the_demo_signs_in_once(browser: Browser, tmp_path: Path) -> None:
+    command = [*GATEWAY, "demo", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        told = ""
+        while "listening on " not in told:
+            told += demo.stdout.readline()
+        found = re.search(r"http://\S+/login#link=\S+", told)
+        assert found is not None, told
+        first, second = browser.new_page(), browser.new_page()
+        first.goto(found[0])
+        expect(first.locator(".spans .rows .row")).to_have_count(7)
+        assert "#" not in first.url
+        second.goto(found[0])
+        expect(second.get_by_role("alert")).to_be_visible()
+        for page in (first, second):
+            page.context.close()
+        demo.terminate()
 
 
 def test_each_organization_sees_its_own(browsing: Browsing, gateway: Gateway) -> None:

@@ -1,6 +1,7 @@
 """By keyboard, on a phone, in the dark, and for those who do not see it."""
 
 import gzip
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,17 @@ def test_the_page_is_small_and_whole() -> None:
     # Addresses of elsewhere are names of formats only.
     assert {part.split('"')[0].split("/")[0] for part in text.split("http://")[1:]} == {"www.w3.org"}
     assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "eval(" not in text
+
+
+def test_what_the_first_view_needs_is_asked_for_at_once() -> None:
+    """Else the browser would find one module only after another."""
+    needed, waiting = set(), ["app.js"]
+    while waiting:
+        imported = re.findall(r'^import .* from "\./(.+)";$', (FILES / waiting.pop()).read_text("utf-8"), re.MULTILINE)
+        waiting += set(imported) - needed
+        needed |= set(imported)
+    page = (FILES / "index.html").read_text("utf-8")
+    assert set(re.findall(r'rel="modulepreload" href="/dashboard/(.+)"', page)) == needed
 
 
 def test_what_can_be_filtered_by_is_what_the_api_takes(browsing: Browsing) -> None:
