@@ -112,6 +112,37 @@ def test_a_click_on_a_bar_shows_its_spans(browsing: Browsing, gateway: Gateway) 
     expect(page.locator(".spans .rows .row")).to_have_count(last["number_of_requests"])
 
 
+def test_the_numbers_of_a_bar_are_in_sight(browsing: Browsing, gateway: Gateway) -> None:
+    fill(gateway)
+    for view, chart in (("/?view=charts", ".card svg"), ("/", ".overview-bars svg")):
+        page = browsing.open(view)
+        box = page.locator(chart).first.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+        expect(page.locator(".tip").first).to_be_visible()
+        # Whatever lies over it or cuts it off: at its corners there is the tip itself.
+        seen = page.locator(".tip").first.evaluate(
+            """(tip) => {
+              tip.style.setProperty("pointer-events", "auto");
+              const { left, right, top, bottom } = tip.getBoundingClientRect();
+              const [xs, ys] = [[left + 4, right - 4], [top + 4, bottom - 4]];
+              return xs.flatMap((x) => ys.map((y) => tip.contains(document.elementFromPoint(x, y))));
+            }"""
+        )
+        assert seen == [True] * 4
+
+
+def test_a_click_on_a_part_of_a_bar_is_of_its_group(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": name} for name in ("a", "a", "a", "b")))
+    page = browsing.open("/?view=charts&group_by=model")
+    # The largest is at the bottom.
+    box = card(page, "Calls").locator("svg rect:not(.at)").first.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page).to_have_url(re.compile("where=model%3Da$"))
+    expect(page.locator(".spans .rows .row")).to_have_count(3)
+
+
 def test_a_click_on_a_group_shows_its_spans(browsing: Browsing, gateway: Gateway) -> None:
     fill(gateway)
     page = browsing.open("/?view=charts&group_by=model&where=status%3Dsuccess")

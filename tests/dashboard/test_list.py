@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from typing import Any
 
 from playwright.sync_api import Page, expect
@@ -86,6 +87,79 @@ def test_it_can_be_paused(browsing: Browsing, gateway: Gateway) -> None:
     expect(rows(page)).to_have_count(2)
 
 
+def test_what_came_in_a_pause_is_all_there_afterwards(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": "before"} for _ in range(5)))
+    page = browsing.open()
+    expect(rows(page)).to_have_count(5)
+    page.keyboard.press("p")
+    gateway.post(*({"model": "meanwhile"} for _ in range(200)))
+    page.keyboard.press("p")
+    expect(page.locator(".list-foot")).to_contain_text("of 205 shown")
+    foot = page.locator(".list-foot")
+    while "all there are" not in (before := foot.inner_text()):
+        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
+        expect(foot).not_to_have_text(before)
+        expect(foot).not_to_contain_text("Loading")
+    assert sorted(models(page)) == ["before"] * 5 + ["meanwhile"] * 200
+
+
+def test_many_that_come_while_one_is_further_down(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": "old", "input": str(number)} for number in range(60)))
+    page = browsing.open()
+    expect(rows(page)).to_have_count(50)
+    page.locator(".scroller").evaluate("element => element.scrollTo(0, 400)")
+    gateway.post(*({"model": "new"} for _ in range(1000)))
+    page.get_by_role("button", name="1,000 new").click()
+    expect(rows(page)).to_have_count(50)
+    expect(page.locator(".list-foot")).to_contain_text("50 of 1,060 shown")
+    assert set(models(page)) == {"new"}
+
+
+def test_an_open_span_is_shown_anew_when_it_ends(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open()
+    expect(page.get_by_role("button", name="Live")).to_be_visible()
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": "word " * 1000}]}
+    with gateway.api.stream("POST", "/v1/chat/completions", json=body, timeout=120) as answer:
+        rows(page).first.click()
+        expect(page.locator("#panel")).to_contain_text("It still runs")
+        answer.read()
+    expect(page.locator("#panel .figures")).to_contain_text("$0.00")
+    expect(page.locator("#panel .message.assistant")).to_be_visible()
+
+
+def test_live_spans_are_of_the_time_range(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?range=15m")
+    expect(page.locator(".list-foot")).to_contain_text("No span fits")
+    gateway.post({"model": "old", "timestamp": "2009-01-01T00:00:00Z"}, {"model": "new"})
+    expect(rows(page)).to_have_count(1)
+    assert models(page) == ["new"]
+
+
+def test_one_span_with_a_wrong_clock_does_not_draw_an_axis_of_years(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m"}, {"model": "m", "timestamp": "2041-05-05T00:00:00Z"})
+    for view in ("/", "/?range=24h"):
+        page = browsing.open(view)
+        page.locator(".overview-bars svg").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(".overview .tip")).not_to_contain_text("2041")
+    page.goto(f"{gateway.url}/?view=charts")
+    expect(page.locator(".charts")).to_contain_text("Spans with times to come are not drawn.")
+
+
+def test_a_gateway_that_is_away_is_told_of_and_comes_back(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "before"})
+    page = browsing.open()
+    expect(page.get_by_role("button", name="Live")).to_be_visible()
+    page.context.set_offline(True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    gateway.process.process.send_signal(signal.SIGSTOP)
+    gateway.process.process.send_signal(signal.SIGCONT)
+    page.context.set_offline(False)
+    gateway.post({"model": "after"})
+    expect(rows(page)).to_have_count(2)
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "ERR_INTERNET_DISCONNECTED" not in told]
+
+
 def test_what_is_deleted_and_changed_elsewhere_goes_and_changes(browsing: Browsing, gateway: Gateway) -> None:
     first, second = gateway.post({"model": "one"}, {"model": "two"})
     page = browsing.open()
@@ -165,9 +239,11 @@ def test_suggestions_are_what_there_is(browsing: Browsing, gateway: Gateway) -> 
     box.press("Enter")
     assert box.input_value() == "customer_identifier"
     page.get_by_role("option", name="customer_identifier = is", exact=True).click()
-    expect(page.locator("#suggestions li")).to_have_count(2)
+    # Two customers, and that the text itself can be searched for.
+    expect(page.locator("#suggestions li")).to_have_count(3)
+    expect(page.locator("#suggestions li").first).to_contain_text("of the newest 4")
     box.press_sequentially("AN")
-    expect(page.locator("#suggestions li")).to_have_count(1)
+    expect(page.locator("#suggestions li")).to_have_count(2)
     page.get_by_role("option", name="ann").click()
     expect(page).to_have_url(re.compile("where=customer_identifier%3Dann"))
     expect(rows(page)).to_have_count(1)
@@ -175,6 +251,47 @@ def test_suggestions_are_what_there_is(browsing: Browsing, gateway: Gateway) -> 
     expect(page.get_by_role("option", name=re.compile("Search for"))).to_be_visible()
     box.fill("metadata__pl")
     expect(page.get_by_role("option", name=re.compile("metadata__plan"))).to_be_visible()
+
+
+def test_words_that_look_like_a_condition_are_searched_for(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m", "output": "so price<5 it is"}, {"model": "M2"})
+    page = browsing.open()
+    box = page.get_by_role("combobox", name="Filter")
+    box.fill("price<5")
+    box.press("Enter")
+    expect(page).to_have_url(f"{gateway.url}/?search=price%3C5")
+    expect(rows(page)).to_have_count(1)
+    page.goto(f"{gateway.url}/?where=garbage")
+    expect(page.locator(".chip")).to_have_text("“garbage”")
+    expect(page.locator(".list-foot")).to_contain_text("No span fits")
+    page.goto(gateway.url)
+    box.fill("MODEL = M2")
+    box.press("Enter")
+    expect(page).to_have_url(f"{gateway.url}/?where=model%3DM2")
+    expect(rows(page)).to_have_count(1)
+
+
+def test_spaces_of_a_value_count(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m", "customer_identifier": " ann "}, {"model": "m", "customer_identifier": "ann"})
+    page = browsing.open("/?where=customer_identifier%3D+ann+")
+    expect(rows(page)).to_have_count(1)
+
+
+def test_a_range_of_ones_own_is_typed(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "old", "timestamp": "2025-03-01T12:00:00Z"}, {"model": "new"})
+    page = browsing.open()
+    page.get_by_label("Time range").select_option("own")
+    page.get_by_label("From", exact=True).focus()
+    page.keyboard.type("02282025")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.type("1200AM")
+    assert "start_time" not in page.url
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"start_time=2025-02-2\d"))
+    expect(rows(page)).to_have_count(2)
+    page.get_by_label("To", exact=True).fill("2025-03-02T00:00")
+    page.get_by_label("To", exact=True).press("Enter")
+    expect(rows(page)).to_have_count(1)
 
 
 def test_time_ranges(browsing: Browsing, gateway: Gateway) -> None:

@@ -151,6 +151,26 @@ def test_the_list_of_traces(browsing: Browsing, gateway: Gateway) -> None:
     assert page.locator(".rows .open-span").all_text_contents() == [f"run {number}" for number in reversed(range(120))]
 
 
+def test_several_roots_and_a_parent_that_is_missing(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(span("a", None, 0, 10), span("b", "nobody", 2, 6), span("c", None, 9, 14))
+    page = browsing.open("/?view=traces&trace=t")
+    expect(rows(page)).to_have_count(3)
+    # What ended last, and before it what had begun by then: not what ran beside.
+    assert [row.locator(".critical").count() for row in rows(page).all()] == [1, 0, 1]
+    expect(rows(page).nth(1)).to_contain_text("parent missing")
+
+
+def test_escape_leads_out(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE)
+    page = browsing.open("/?view=traces&trace=t")
+    rows(page).first.click()
+    expect(page.locator("#panel")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#panel")).to_be_hidden()
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(f"{gateway.url}/?view=traces")
+
+
 def test_a_trace_that_is_not_there(browsing: Browsing) -> None:
     page = browsing.open("/?view=traces&trace=none")
     expect(page.locator("main")).to_contain_text("There is no such trace")

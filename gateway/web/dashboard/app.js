@@ -19,11 +19,16 @@ const panel = $("#panel");
 let shown = null;
 let turn = 0;
 let opener = null;
+let whenChanged = () => {};
+const narrow = matchMedia("(max-width: 720px)");
+
+const unreachable = (again) => h("p", { class: "pad" }, h("span", { class: "bad" }, "The gateway cannot be reached. "), button("Try again", again));
 
 async function show(state) {
   const mine = ++turn;
-  const make = await MAKERS[state.trace ? "trace" : state.view]();
+  const make = await MAKERS[state.trace ? "trace" : state.view]().catch(() => null);
   if (mine !== turn) return;
+  if (!make) { fill(main, unreachable(() => show(state))); return; }
   const typing = document.activeElement?.id === "filter";
   shown?.leave?.();
   shown = make(state);
@@ -40,6 +45,7 @@ async function open(state, before) {
   const was_open = !panel.hidden;
   if (!state.span) {
     panel.hidden = true;
+    main.inert = false;
     panel.replaceChildren();
     document.body.classList.remove("beside");
     if (was_open) (opener?.isConnected ? opener : main).focus({ preventScroll: true });
@@ -47,11 +53,16 @@ async function open(state, before) {
   }
   if (before?.span === state.span && was_open) return;
   if (!was_open) opener = document.activeElement;
-  const { spanPanel } = await import("./span.js");
+  const module = await import("./span.js").catch(() => null);
   if (current().span !== state.span) return;
   panel.hidden = false;
   document.body.classList.add("beside");
-  fill(panel, spanPanel(state.span, { onclose: () => go({ span: "" }), turn: shown?.keys?.["]"] && ((by) => shown.keys[by > 0 ? "]" : "["]()) }));
+  // What it covers cannot be got at either.
+  main.inert = narrow.matches;
+  if (!module) { fill(panel, unreachable(() => open(state))); return; }
+  const { elements, changed } = module.spanPanel(state.span, { onclose: () => go({ span: "" }), turn: shown?.keys?.["]"] && ((by) => shown.keys[by > 0 ? "]" : "["]()) });
+  whenChanged = changed;
+  fill(panel, elements);
   panel.scrollTop = 0;
   panel.focus({ preventScroll: true });
 }
@@ -88,7 +99,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     if (typing) typing.blur();
     else if (current().span) go({ span: "" });
-    else if (current().trace) history.length > 1 ? history.back() : go(view("traces"));
+    else if (current().trace) go(view("traces"));
     return;
   }
   if (typing) return;
@@ -100,6 +111,10 @@ addEventListener("keydown", (event) => {
   if (what) { event.preventDefault(); what(); }
 });
 
+document.addEventListener("spanchange", ({ detail }) => { if (detail.id === current().span) whenChanged(detail); });
+
 start();
 show(current()).then(() => open(current()));
-get("/api/session/").then((session) => fill($(".who"), who(session)));
+get("/api/session/").then((session) => fill($(".who"), who(session))).catch(() => {});
+// What is opened next is there by then.
+addEventListener("load", () => setTimeout(() => { for (const name of ["span", "traces", "trace", "charts", "playground"]) import(`./${name}.js`).catch(() => {}); }, 500));

@@ -9,6 +9,18 @@ const TOP = 8;
 // So many pixels between two marks on the axis of time.
 const APART = 90;
 
+// Between two marks on an axis of time, in seconds.
+const DAY = 86400;
+const APARTS = [60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 56 * DAY, 112 * DAY, 364 * DAY];
+
+/** Whether an interval has a mark: by the clock on the wall, and by whole days where intervals are days. */
+function isMark(time, apart, step) {
+  const zone = step < DAY ? new Date(time).getTimezoneOffset() * 60 : 0;
+  // Weeks begin on Mondays.
+  const seconds = time / 1000 - zone - (apart >= 7 * DAY ? 4 * DAY : 0);
+  return seconds % apart < step;
+}
+
 /** Fills in what a series of the API leaves out: the intervals in which nothing was. */
 export function grid(found) {
   const step = found.interval_seconds * 1000;
@@ -41,6 +53,7 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
   const place = h("div", { class: `chart ${kind}`, style: { "--height": `${height}px` } });
   const over = h("div", { class: "tip", hidden: true });
   let at = -1;
+  let touched = -1;
   let width = 0;
 
   const most = kind === "bars"
@@ -61,17 +74,31 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
     });
     if (axes) drawn.append(lines(), ...dates());
     drawn.append(svg("rect", { class: "at", x: 0, y: head, width: Math.max(1, x(1) - x(0)), height: floor - head, visibility: "hidden" }));
-    drawn.append(...(kind === "bars" ? bars() : curves()));
+    drawn.append(...(kind === "bars" ? bars() : curves().reverse()));
     drawn.addEventListener("pointermove", (event) => show(numberAt(event)));
     drawn.addEventListener("pointerleave", hide);
     drawn.addEventListener("blur", hide);
-    drawn.addEventListener("click", (event) => onpick?.(numberAt(event)));
+    drawn.addEventListener("click", (event) => {
+      const number = numberAt(event);
+      // On a screen that is touched, the first touch shows the numbers.
+      if (event.pointerType === "touch" && touched !== number) { touched = number; show(number); return; }
+      onpick?.(number, partAt(event, number));
+    });
     drawn.addEventListener("keydown", (event) => {
       const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (move) { event.preventDefault(); show(Math.min(times.length - 1, Math.max(0, at < 0 ? times.length - 1 : at + move))); }
-      if (event.key === "Enter" && at >= 0) { event.stopPropagation(); onpick?.(at); }
+      if (event.key === "Enter" && at >= 0) { event.stopPropagation(); onpick?.(at, null); }
     });
     fill(place, drawn, tip && over);
+  };
+
+  /** Which part of a bar is meant; null where it is none. */
+  const partAt = (event, number) => {
+    if (kind !== "bars") return null;
+    const value = ((floor - (event.clientY - place.getBoundingClientRect().top)) / (floor - head)) * top;
+    let sum = 0;
+    const found = series.findIndex((one) => { sum += one.values[number] ?? 0; return value <= sum; });
+    return found < 0 || value < 0 ? null : found;
   };
 
   const numberAt = (event) => {
@@ -86,9 +113,10 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
   ]));
 
   const dates = () => {
-    const each = Math.max(1, Math.ceil((APART * times.length) / (width - left)));
-    const shown = times.map((time, number) => [time, number]).filter(([, number]) => number % each === 0 && x(number) < width - 30);
-    return shown.map(([time, number]) => svg("text", { class: "date", x: x(number), y: height - 5 }, mark(new Date(time), step * each)));
+    const least = (APART * times.length * step) / (width - left);
+    const apart = APARTS.find((one) => one >= least && one >= step) ?? Math.ceil(least / APARTS.at(-1)) * APARTS.at(-1);
+    const shown = times.map((time, number) => [time, number]).filter(([time, number]) => isMark(time, apart, step) && x(number) < width - 30);
+    return shown.map(([time, number]) => svg("text", { class: "date", x: x(number), y: height - 5 }, mark(new Date(time), step)));
   };
 
   const bars = () => {

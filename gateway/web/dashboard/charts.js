@@ -1,13 +1,12 @@
 // How much, how fast and at what cost, over time; as a whole, or by what spans have in common.
 
-import { get } from "./api.js";
 import { COLORS, REST, chart, grid, legend } from "./chart.js";
-import { asked } from "./conditions.js";
 import { fill, h } from "./dom.js";
 import { filterbar } from "./filterbar.js";
 import { count, percent, seconds, short, speed, usd } from "./format.js";
 import { within } from "./overview.js";
 import { but, go } from "./route.js";
+import { seriesOf } from "./series.js";
 
 const GROUPS = { "": "all together", model: "by model", upstream: "by upstream", customer_identifier: "by customer", organization_key_name: "by key", status: "by status", log_type: "by kind", environment: "by environment" };
 const SHARES = ["p50", "p95", "p99"];
@@ -33,11 +32,9 @@ export function chartsView(state) {
   const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Charts"), filterbar(group, by), place);
   let found = null;
 
-  const draw = () => fill(place, found.results.length ? [cards(found, state, by.value), breakdown(found, state)] : h("p", { class: "empty pad" }, "No span fits."));
-  const series = (params) => get("/api/request-logs/series/", params, { signal: leaving.signal });
-  const params = asked(state, { search: false });
-  const all = series(params);
-  const grouped = state.group_by ? series({ ...params, group_by: state.group_by, limit: COLORS.length - 1 }) : all;
+  const draw = () => fill(place, found.results.length ? [cards(found, state, by.value), found.leaves_out && h("p", { class: "quiet pad" }, found.leaves_out), breakdown(found, state)] : h("p", { class: "empty pad" }, "No span fits."));
+  const all = seriesOf(state, {}, leaving);
+  const grouped = state.group_by ? seriesOf(state, { group_by: state.group_by, limit: COLORS.length - 1 }, leaving) : all;
   Promise.all([all, grouped])
     .then(([whole, parts]) => { found = withRest(whole, parts, state.group_by); draw(); })
     .catch((error) => { if (error.name !== "AbortError") fill(place, h("p", { class: "bad pad" }, error.message)); });
@@ -79,7 +76,11 @@ function cards(found, state, share) {
   const laid = grid(found);
   const group = state.group_by;
   const groups = groupsOf(found, group);
-  const onpick = (number) => go(but({ ...within(laid.times[number], laid.step), view: "spans", group_by: "" }));
+  const onpick = (number, place) => {
+    const key = group && place !== null ? groups[place]?.key : REST_KEY;
+    const where = key === REST_KEY ? state.where : [...state.where, `${group}=${key ?? ""}`];
+    go(but({ ...within(laid.times[number], laid.step), where, view: "spans", group_by: "" }));
+  };
   const values = (of, empty) => (one) => ({ name: one.name, color: one.color, values: valuesOf(found, laid, group, one.key, of, empty) });
 
   const sums = SUMS.map(([title, of, format]) => {

@@ -7,7 +7,7 @@ const FORM = /^\s*([A-Za-z_][\w.-]*?(?:__[^=!<>~]+?)?)\s*(!=|>=|<=|!~|=|>|<|~)([
 /** The parts of a condition, or null where a text is none. */
 export function parse(text) {
   const found = FORM.exec(text);
-  return found && { field: found[1], sign: found[2], value: found[3].trim() };
+  return found && { field: found[1], sign: found[2], value: found[3] };
 }
 
 /** A condition as text. */
@@ -20,12 +20,15 @@ export function filters(conditions) {
     const condition = parse(text);
     if (!condition) continue;
     const { field, value } = condition;
-    let operator = SIGNS.find(([sign]) => sign === condition.sign)[1];
-    if (value === "" && (operator === "in" || operator === "not_in")) operator = operator === "in" ? "empty" : "not_empty";
+    const operator = SIGNS.find(([sign]) => sign === condition.sign)[1];
     const of_field = (found[field] ??= []);
-    const same = of_field.find((one) => one.operator === operator && (operator === "in" || operator === "not_in"));
+    const same = of_field.find((one) => one.operator === operator && operator.endsWith("in"));
     if (same) same.value.push(value);
     else of_field.push({ operator, value: [value] });
+  }
+  for (const one of Object.values(found).flat()) {
+    // Among others, an empty one stands for nothing at all.
+    if (one.operator.endsWith("in") && one.value.every((value) => value === "")) one.operator = one.operator === "in" ? "empty" : "not_empty";
   }
   return found;
 }

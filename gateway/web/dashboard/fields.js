@@ -13,6 +13,16 @@ export const FIELDS = [
   "used_custom_credential", "is_root_span", "is_custom_prompt", "disable_log", "timestamp", "start_time",
 ];
 
+const ALIASES = new Set(["id", "trace_id", "total_cost", "input_tokens", "output_tokens", "total_tokens", "all_tokens", "ttft", "generation_time", "name"]);
+const KEYED = /^(metadata|properties|scores)__./;
+
+/** The field of this name, whatever its case; null where there is none. */
+export function fieldOf(name) {
+  if (KEYED.test(name)) return name;
+  const lower = name.toLowerCase();
+  return FIELDS.includes(lower) || ALIASES.has(lower) ? lower : null;
+}
+
 /** Beside which a value is likely not the whole one, or a number. */
 const NUMBERS = new Set([
   "cost", "latency", "time_to_first_token", "tokens_per_second", "status_code", "total_request_tokens", "prompt_tokens",

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { RANGES, parse, written } from "./conditions.js";
 import { $, fill, h, icon } from "./dom.js";
-import { FIELDS, hasValues, signs } from "./fields.js";
+import { FIELDS, fieldOf, hasValues, signs } from "./fields.js";
 import { count } from "./format.js";
 import { but, current, go } from "./route.js";
 
@@ -15,7 +15,7 @@ export function filterbar(...extras) {
     "aria-autocomplete": "list", "aria-label": "Filter, or search in input and output", autocomplete: "off", spellcheck: "false",
     placeholder: "Filter: model=…, cost>=0.01, or words to search for",
   });
-  const list = h("ul", { id: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
+  const list = h("ul", { id: "suggestions", role: "listbox", "aria-label": "Suggestions", tabindex: -1, hidden: true });
   const box = h("div", { class: "filter-box" }, icon("search"), chips(state), input, list);
   suggesting(input, list);
   return h("div", { class: "filterbar", role: "search" }, box, range(state), ...extras);
@@ -44,10 +44,15 @@ function range(state) {
     h("option", { value: "" }, "All time"), options, h("option", { value: "own", selected: Boolean(is_own) }, is_own ? "From … to …" : "From … to …"),
   );
   const own = h("span", { class: "own-range", hidden: !is_own });
-  const end = (name, label) => h("input", {
-    type: "datetime-local", "aria-label": label, value: local(state[name]), on: { change: (event) => event.target.value !== local(state[name]) && go({ range: "", [name]: utc(event.target.value) }) },
-  });
+  const end = (name, label) => h("input", { type: "datetime-local", "aria-label": label, value: local(state[name]), data: { name } });
   const showOwn = () => { own.hidden = false; $("input", own).focus(); };
+  // Not at each change: a year that is typed is at first one of long ago.
+  const take = () => {
+    const given = Object.fromEntries([...own.querySelectorAll("input")].filter((input) => input.value !== local(state[input.dataset.name])).map((input) => [input.dataset.name, utc(input.value)]));
+    if (Object.keys(given).length) go({ range: "", ...given });
+  };
+  own.addEventListener("focusout", (event) => { if (!own.contains(event.relatedTarget)) take(); });
+  own.addEventListener("keydown", (event) => { if (event.key === "Enter") take(); });
   fill(own, end("start_time", "From"), h("span", { class: "quiet" }, "to"), end("end_time", "To"));
   return [select, own];
 }
@@ -63,10 +68,17 @@ const utc = (text) => (text ? new Date(text).toISOString() : "");
 
 /** Adds a condition, or words to search for. */
 function add(text) {
-  const condition = parse(text);
+  const condition = typedCondition(text);
   if (condition) go({ where: [...new Set([...current().where, written(condition)])], span: "" });
   else if (text.trim()) go({ search: text.trim(), span: "" });
   requestAnimationFrame(() => $("#filter")?.focus());
+}
+
+/** A condition as it is typed: with spaces round its sign, and a field in whatever case. */
+function typedCondition(text) {
+  const condition = parse(text);
+  const field = condition && fieldOf(condition.field);
+  return field && { ...condition, field, value: condition.value.trim() };
 }
 
 function suggesting(input, list) {
@@ -98,7 +110,9 @@ function suggesting(input, list) {
 
   const take = (one) => {
     input.value = one.value;
-    if (one.is_whole) { close(); add(one.value); } else suggest();
+    if (one.words) { close(); go({ search: one.words, span: "" }); }
+    else if (one.is_whole) { close(); go({ where: [...new Set([...current().where, one.value])], span: "" }); }
+    else suggest();
   };
 
   const suggest = async () => {
@@ -138,8 +152,8 @@ function suggesting(input, list) {
 /** What may be meant by what has been typed so far. */
 async function suggestions(typed) {
   const text = typed.trimStart();
-  const condition = parse(text);
-  if (condition) return hasValues(condition.field) ? values(condition) : [];
+  const condition = typedCondition(text);
+  if (condition) return [...(hasValues(condition.field) ? await values(condition) : []), search(text)];
   const is_key = /^(metadata|properties)__\S+$/.test(text);
   const keys = is_key || (text && "metadata__".startsWith(text.toLowerCase())) ? await keysOf(text) : [];
   if (is_key || FIELDS.includes(text.trim())) {
@@ -154,11 +168,14 @@ async function suggestions(typed) {
 
 const MEANS = { "=": "is", "!=": "is not", "~": "holds", "!~": "does not hold", ">=": "at least", "<=": "at most", ">": "more than", "<": "less than" };
 
-const search = (text) => ({ text: `Search for “${text}”`, value: text, told: "in input and output", is_whole: true });
+const search = (text) => ({ text: `Search for “${text.trim()}”`, words: text.trim(), value: text, told: "in input and output" });
 
 async function values({ field, sign, value }) {
-  const { results } = await get("/api/request-logs/values/", { field, prefix: value, limit: 20 });
-  return results.map((one) => ({ text: String(one.value), value: `${field}${sign}${one.value}`, told: count(one.number_of_requests), is_whole: true }));
+  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { field, prefix: value, limit: 20 });
+  return results.map((one, number) => ({
+    text: String(one.value), value: `${field}${sign}${one.value}`, is_whole: true,
+    told: number ? count(one.number_of_requests) : `${count(one.number_of_requests)} of the newest ${count(seen)}`,
+  }));
 }
 
 /** The keys that an object of the callers' has. */

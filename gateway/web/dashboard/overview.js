@@ -6,6 +6,7 @@ import { asked } from "./conditions.js";
 import { fill, h } from "./dom.js";
 import { count, percent, seconds, short, speed, usd } from "./format.js";
 import { go } from "./route.js";
+import { seriesOf } from "./series.js";
 
 /** The tiles and the bars of a state. `load()` asks for them anew, `fail()` says that there are none; `told(number)` hears of how many spans there are. */
 export function overview(state, told) {
@@ -14,17 +15,14 @@ export function overview(state, told) {
   const element = h("section", { class: "overview", "aria-label": "Sums of these spans" }, tiles, bars);
 
   const load = async (signal) => {
-    const params = asked(state, { search: false });
-    const [sums, series] = await Promise.all([
-      get("/api/request-logs/summary/", params, { signal }),
-      get("/api/request-logs/series/", params, { signal }),
-    ]);
-    const failed = series.results.reduce((sum, one) => sum + one.error_count, 0);
+    const [sums, found] = await Promise.all([get("/api/request-logs/summary/", asked(state, { search: false }), { signal }), seriesOf(state, {}, { signal })]);
+    const failed = found.results.reduce((sum, one) => sum + one.error_count, 0);
     fill(tiles, TILES.map(([name, of, style]) => {
       const [value, more] = [of(sums, failed)].flat();
       return h("div", { class: style?.(sums, failed) }, h("dt", {}, name), h("dd", {}, value, more && h("small", {}, more)));
     }));
-    fill(bars, traffic(series));
+    fill(bars, traffic(found));
+    bars.title = found.leaves_out ?? "";
     told(sums.number_of_requests);
   };
   const fail = () => fill(tiles, TILES.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "–"))));
@@ -65,5 +63,7 @@ function traffic(found) {
 
 /** The range of an interval, as a change of what is shown. */
 export function within(start, step) {
-  return { range: "", start_time: new Date(start).toISOString(), end_time: new Date(start + step * 1000).toISOString() };
+  // What ends an interval begins the next one; times are told to the microsecond.
+  const end = new Date(start + step * 1000 - 1).toISOString().replace("Z", "999Z");
+  return { range: "", start_time: new Date(start).toISOString(), end_time: end };
 }

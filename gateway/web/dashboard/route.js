@@ -1,5 +1,7 @@
 // What the page shows is what its address says, and nothing else: so views can be shared, and Back works.
 
+import { parse } from "./conditions.js";
+
 export const VIEWS = { spans: "Spans", traces: "Traces", charts: "Charts", playground: "Playground" };
 const SINGLE = ["view", "search", "range", "start_time", "end_time", "sort_by", "group_by", "span", "trace"];
 /** What narrows down what is shown; it goes along from one view to another. */
@@ -11,8 +13,11 @@ const listeners = new Set();
 /** What an address's query says. */
 export function read(query) {
   const params = new URLSearchParams(query);
-  const found = { where: params.getAll("where").filter(Boolean) };
+  const where = params.getAll("where");
+  const found = { where: where.filter(parse) };
   for (const name of SINGLE) found[name] = params.get(name) ?? "";
+  // What is no condition can only be meant as words.
+  found.search ||= where.filter((text) => text.trim() && !parse(text)).join(" ");
   if (!(found.view in VIEWS)) found.view = "spans";
   return found;
 }

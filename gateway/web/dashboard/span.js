@@ -11,8 +11,13 @@ import { dot } from "./spans.js";
 
 const PLAIN = "plain-text";
 
-/** The panel of a span; it loads by itself. `turn(by)`: to the one above or below, where there is such. */
+// What changes while a call runs, and when its tokens are counted.
+const MEASURED = ["status", "latency", "total_request_tokens", "cost"];
+
+/** The panel of a span; it loads by itself, and when it hears (`changed`) of a change. `turn(by)`: to the one above or
+ * below, where there is such. */
 export function spanPanel(id, { onclose, turn } = {}) {
+  let shown = null;
   const body = h("div", { class: "span-body" }, h("p", { class: "quiet pad" }, "Loading …"));
   const title = h("h1", {}, "Span");
   const head = h("header", { class: "span-head" }, title, h("div", { class: "actions" },
@@ -22,7 +27,7 @@ export function spanPanel(id, { onclose, turn } = {}) {
     onclose && button("Close", onclose, { picture: "close", title: "Close (Esc)", class: "plain" })));
   const load = async () => {
     try {
-      const span = await get(`/api/request-logs/${part(id)}/`);
+      const span = (shown = await get(`/api/request-logs/${part(id)}/`));
       fill(title, dot(span), " ", span.span_name || span.model);
       title.title = span.span_name || span.model;
       fill(body, sections(span));
@@ -30,8 +35,12 @@ export function spanPanel(id, { onclose, turn } = {}) {
       fill(body, h("p", { class: "bad pad" }, error.status === 404 ? "There is no such span (any more)." : error.message));
     }
   };
+  const changed = (span) => {
+    const is_edited = body.contains(document.activeElement) && document.activeElement.tagName === "TEXTAREA";
+    if (shown && !is_edited && MEASURED.some((name) => shown[name] !== span[name])) load();
+  };
   load();
-  return [head, body];
+  return { elements: [head, body], changed };
 }
 
 /** What is told of a span, from the most asked for to the least. */

@@ -75,6 +75,8 @@ export function spansView(state) {
   let is_cut = false;
   let loading = false;
   let total = null;
+  let missed = 0;
+  let is_lost = false;
   let paused = sessionStorage.getItem("paused") === "yes";
   let stop = () => {};
 
@@ -123,7 +125,11 @@ export function spansView(state) {
   const foot = () => {
     const shown = rows.size;
     const of_all = total === null ? "" : ` of ${count(Math.max(total, shown))}`;
-    fill(footer, loading ? "Loading …" : !shown ? nothing(state) : next || is_cut ? `${count(shown)}${of_all} shown; the others come as you scroll` : `${count(shown)} ${shown === 1 ? "span" : "spans"}, all there are`);
+    if (loading) fill(footer, "Loading …");
+    else if (!shown) fill(footer, nothing(state));
+    else if (next || is_cut) fill(footer, `${count(shown)}${of_all} shown; the others come as you scroll`);
+    else if (total > shown) fill(footer, `${count(shown)}${of_all} shown. `, button("Load again", () => again()));
+    else fill(footer, `${count(shown)} ${shown === 1 ? "span" : "spans"}, all there are`);
   };
 
   // Loading
@@ -161,7 +167,14 @@ export function spansView(state) {
   const refresh = async () => {
     const came_since = (meanwhile = new Set());
     const found = await get("/api/request-logs/list/", { ...first, ...params() }, { signal: leaving.signal });
+    meanwhile = null;
     const shown = new Set([...found.results.map((span) => span.id), ...came_since]);
+    if (found.next && !found.results.some((span) => rows.has(span.id) && !came_since.has(span.id))) {
+      // More has come meanwhile than one page holds: what is below would not follow on what is above.
+      for (const [id, { row }] of rows) if (!came_since.has(id)) { row.remove(); rows.delete(id); }
+      next = cursor(found.next);
+      is_cut = false;
+    }
     // What is above the last of these, and not among them, has gone.
     const last = found.results.at(-1);
     for (const [id, { row, span }] of rows) {
@@ -179,9 +192,10 @@ export function spansView(state) {
   // Live
 
   const flush = () => {
+    fresh.hidden = true;
+    if (missed) return again();
     for (const span of waiting.values()) put(span, true);
     waiting.clear();
-    fresh.hidden = true;
     if (rows.size > ROWS_AT_MOST) {
       for (const row of [...body.children].slice(ROWS_KEPT)) { rows.delete(row.dataset.id); row.remove(); }
       next = null;
@@ -189,22 +203,38 @@ export function spansView(state) {
     }
     mark();
     foot();
+    return sumsSoon();
+  };
+
+  /** From the top, where more has come than is worth putting in one by one. */
+  const again = () => {
+    missed = 0;
+    waiting.clear();
+    rows.clear();
+    body.replaceChildren();
+    next = null;
+    is_cut = false;
     sumsSoon();
+    return load({ ...first, ...params() }).catch(() => {});
   };
 
   let frame = null;
   const came = (span) => {
     meanwhile?.add(span.id);
+    document.dispatchEvent(new CustomEvent("spanchange", { detail: span }));
+    const { start_time: start } = params();
+    if (start && !span.is_open && Date.parse(span.timestamp) < Date.parse(start)) return sumsSoon();
     const last = body.lastElementChild && rows.get(body.lastElementChild.dataset.id)?.span;
     const is_on_a_later_page = (next || is_cut) && last && !rows.has(span.id) && before(last, span);
     if (is_on_a_later_page) return sumsSoon();
     if (scroller.scrollTop >= 40 && rows.has(span.id)) return put(span);
-    waiting.set(span.id, span);
+    if (waiting.size < ROWS_KEPT || waiting.has(span.id)) waiting.set(span.id, span);
+    else missed += 1;
     if (scroller.scrollTop < 40) {
       frame ??= requestAnimationFrame(() => { frame = null; flush(); });
     } else {
       fresh.hidden = false;
-      fill(fresh, `↑ ${count(waiting.size)} new`);
+      fill(fresh, `↑ ${count(waiting.size + missed)} new`);
     }
     return undefined;
   };
@@ -215,8 +245,8 @@ export function spansView(state) {
   };
 
   const begin = () => follow(() => ({ ...params(), start_time: undefined, include_fields: SHOWN }), {
-    state: (is_on) => { live.classList.toggle("lost", !is_on); },
-    ready: () => refresh().catch(() => {}),
+    state: (is_on) => { is_lost = !is_on; told(); },
+    ready: () => { sumsSoon(); refresh().catch(() => {}); },
     span: came,
     gone: ({ id }) => {
       waiting.delete(id);
@@ -231,9 +261,13 @@ export function spansView(state) {
     sessionStorage.setItem("paused", paused ? "yes" : "no");
     stop();
     stop = paused || !can_live ? () => {} : begin();
-    fill(live, h("i", {}), paused ? "Paused" : "Live");
+    told();
+  };
+  const told = () => {
+    fill(live, h("i", {}), paused ? "Paused" : is_lost ? "Reconnecting …" : "Live");
+    live.classList.toggle("lost", is_lost && !paused);
     live.setAttribute("aria-pressed", String(!paused));
-    live.title = paused ? "Show spans as they come (p)" : "New spans appear by themselves; p pauses that";
+    live.title = paused ? "Show spans as they come (p)" : is_lost ? "The gateway cannot be reached; it is tried again and again" : "New spans appear by themselves; p pauses that";
   };
 
   // Selection

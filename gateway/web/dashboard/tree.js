@@ -14,6 +14,8 @@ export function rows(roots) {
       cost: span.gateway_log_id ? 0 : (span.cost ?? 0), tokens: span.gateway_log_id ? 0 : (span.total_request_tokens ?? 0),
       failed: span.status === "failed" ? 1 : 0, size: 1, critical: [],
     };
+    // Of all below it as well: what was begun may go on when its parent has ended.
+    [row.first, row.last] = [row.start, row.end];
     parent?.children.push(row);
     made.push(row);
     for (let place = (span.children ?? []).length - 1; place >= 0; place--) stack.push([span.children[place], row]);
@@ -21,6 +23,8 @@ export function rows(roots) {
   for (let place = made.length - 1; place > 0; place--) {
     const { parent, cost, tokens, failed, size } = made[place];
     if (!parent) continue;
+    parent.first = Math.min(parent.first, made[place].first);
+    parent.last = Math.max(parent.last, made[place].last);
     parent.cost += cost;
     parent.tokens += tokens;
     parent.failed += failed;
@@ -31,21 +35,24 @@ export function rows(roots) {
 
 /** Marks in each row the parts of its time that the whole waited for: from the end back, always what ended last. */
 export function markCritical(all) {
-  for (const root of all.filter((row) => !row.parent)) {
-    const stack = [[root, root.start, root.end]];
-    while (stack.length) {
-      const [row, from, until] = stack.pop();
-      let at = until;
-      for (const child of [...row.children].sort((a, b) => b.end - a.end)) {
-        // Clocks of several machines may put it outside its parent.
-        const [start, end] = [Math.max(child.start, from), Math.min(child.end, at)];
-        if (start >= end) continue;
-        if (end < at) row.critical.push([end, at]);
-        stack.push([child, start, end]);
-        at = start;
-      }
-      if (at > from || from === until) row.critical.push([from, at]);
+  const roots = all.filter((row) => !row.parent);
+  const [first, last] = extent(all);
+  const stack = [[{ children: roots, start: first, end: last, critical: [] }, first, last]];
+  while (stack.length) {
+    const [row, from, until] = stack.pop();
+    let at = until;
+    const own = (start, end) => {
+      const [begin, stop] = [Math.max(start, row.start), Math.min(end, row.end)];
+      if (begin < stop) row.critical.push([begin, stop]);
+    };
+    for (const child of [...row.children].sort((a, b) => b.last - a.last)) {
+      const [start, end] = [Math.max(child.first, from), Math.min(child.last, at)];
+      if (start >= end) continue;
+      own(end, at);
+      stack.push([child, start, end]);
+      at = start;
     }
+    own(from, at);
   }
   return all;
 }
@@ -64,8 +71,8 @@ export function visible(all, folded) {
 export function extent(all) {
   let [start, end] = [Infinity, -Infinity];
   for (const row of all) {
-    start = Math.min(start, row.start);
-    end = Math.max(end, row.end);
+    start = Math.min(start, row.first);
+    end = Math.max(end, row.last);
   }
   return [start, Math.max(end, start + 1)];
 }
