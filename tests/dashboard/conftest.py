@@ -1,9 +1,12 @@
 """A real gateway, and a real browser that is signed in to it."""
 
+import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,11 @@ organization_id = "org-b"
 [[upstreams]]
 name = "echo"
 kind = "echo"
+models = ["echo"]
+[[upstreams]]
+name = "patient"
+base_url = "http://127.0.0.1:{port}/v1"
+models = ["patient"]
 [prices.echo]
 prompt = 0.15
 completion = 0.60
@@ -93,9 +101,52 @@ class Gateway:
         return reply.json()
 
 
+class PatientUpstream:
+    """An upstream that answers a call when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = may_answer = threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                may_answer.wait(60)
+                said = {"role": "assistant", "content": "At last"}
+                usage = {"prompt_tokens": 3, "completion_tokens": 2}
+                body = json.dumps({"choices": [{"index": 0, "message": said}], "usage": usage}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.server.server_port
+
+    def close(self) -> None:
+        self.may_answer.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    (tmp_path / "config.toml").write_text(CONFIG)
+def patient() -> Iterator[PatientUpstream]:
+    upstream = PatientUpstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, patient: PatientUpstream) -> Iterator[Gateway]:
+    (tmp_path / "config.toml").write_text(CONFIG.format(port=patient.port))
     with serving(tmp_path) as process, httpx.Client(base_url=process.url, headers={"Authorization": KEY}) as api:
         yield Gateway(process, api)
 

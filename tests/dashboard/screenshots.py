@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     """Fills a gateway, and takes the pictures."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "config.toml").write_text(CONFIG)
+        (folder / "config.toml").write_text(CONFIG.format(port=1))
         url = stack.enter_context(serving(folder)).url
         api = stack.enter_context(httpx.Client(base_url=url, headers={"Authorization": KEY}))
         now = datetime.now(UTC)

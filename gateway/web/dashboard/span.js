@@ -100,7 +100,7 @@ function said(span) {
     const flip = button("Plain text", () => { localStorage.setItem(PLAIN, plain ? "no" : "yes"); draw(!plain); }, { class: "toggle", "aria-pressed": String(plain), title: "Show texts as they are, without their Markdown" });
     fill(place, h("h2", {}, span.prompt_messages ? "Conversation" : "Input and output", flip),
       conversation(input, { is_plain: plain }), conversation(output, { is_plain: plain }),
-      !input.length && !output.length && h("p", { class: "quiet" }, span.disable_log ? "Its sender asked for nothing to be kept." : span.is_open ? "It still runs." : "Nothing was kept."));
+      !input.length && !output.length && h("p", { class: "quiet" }, span.disable_log ? "Its sender asked for nothing to be kept." : span.status === "running" ? "It still runs." : "Nothing was kept."));
   };
   draw(is_plain);
   return place;
