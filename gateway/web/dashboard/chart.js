@@ -7,7 +7,7 @@ const LEFT = 46;
 const BOTTOM = 20;
 const TOP = 8;
 // So many pixels between two marks on the axis of time.
-const APART = 90;
+const APART = 64;
 
 // Between two marks on an axis of time, in seconds.
 const DAY = 86400;
