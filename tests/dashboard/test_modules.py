@@ -101,7 +101,26 @@ def test_addresses_say_all_of_a_state(page: Page) -> None:
         ("m.usd(0.0123)", "$0.012"),
         ("m.usd(1.005)", "$1.00"),
         ("m.usd(12345.6)", "$12,346"),
+        ("m.usd(4e-8)", "$4e-8"),
+        ("m.usd(7.5e-7)", "$7.5e-7"),
+        ("m.usd(9.99e-6)", "$1e-5"),
+        ("m.usd(-0.0123)", "-$0.012"),
+        ("m.usd(999.999)", "$1,000"),
+        ("m.usd(999999.7)", "$1M"),
+        ("m.usd(1.5e20)", "$1.5e20"),
+        ("m.usd(1e999)", "–"),
+        ("m.count(-1234567)", "-1,234,567"),
+        ("m.count(1e12)", "1T"),
+        ("m.count(9007199254740993)", "9e15"),
         ("m.seconds(0)", "0 ms"),
+        ("m.seconds(-3.2)", "-3.20 s"),
+        ("m.seconds(0.000042)", "42 µs"),
+        ("m.seconds(1e-12)", "<0.1 µs"),
+        ("m.seconds(100000)", "27.8 h"),
+        ("m.seconds(1e6)", "11.6 days"),
+        ("m.seconds(1e9)", "31.7 years"),
+        ("m.seconds(-1e15)", "-31.7M years"),
+        ("m.seconds(1e300)", "3.2e292 years"),
         ("m.seconds(0.00042)", "0.42 ms"),
         ("m.seconds(0.9996)", "1.00 s"),
         ("m.seconds(0.5)", "500 ms"),
@@ -112,16 +131,31 @@ def test_addresses_say_all_of_a_state(page: Page) -> None:
         ("m.short(999)", "999"),
         ("m.short(12345)", "12.3k"),
         ("m.short(4921278)", "4.92M"),
+        ("m.short(999999)", "1M"),
+        ("m.short(-12345)", "-12.3k"),
+        ("m.short(1e13)", "10T"),
+        ("m.short(1e16)", "1e16"),
         ("m.percent(0, 10)", "0 %"),
         ("m.percent(1, 3)", "33.3 %"),
         ("m.percent(1, 100000)", "<0.1 %"),
         ("m.percent(1, 0)", "–"),
         ("m.speed(0.5)", "0.5"),
         ("m.speed(1234.5)", "1,235"),
+        ("m.speed(-1234.5)", "-1,234"),
+        ("m.speed(1e9)", "1G"),
     ],
 )
 def test_numbers(page: Page, code: str, expected: str) -> None:
     assert call(page, "format", code) == expected
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1e300))
+def test_costs_are_short(page: Page, value: float) -> None:
+    shown = call(page, "format", "m.usd(x)", value)
+    assert len(shown) <= 9
+    told = float(shown[1:].translate({ord("k"): "e3", ord("M"): "e6", ord("G"): "e9", ord("T"): "e12", ord(","): None}))
+    assert told == pytest.approx(value, rel=0.051)
 
 
 def test_marks_on_axes(page: Page) -> None:

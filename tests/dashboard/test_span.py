@@ -5,9 +5,10 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import KEY, Browsing, Gateway
+from tests.dashboard.conftest import KEY, PHONE, Browsing, Gateway
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -207,3 +208,30 @@ def test_a_long_text_is_folded_and_all_there(browsing: Browsing, gateway: Gatewa
     page = browsing.open(f"/?span={unique_id}")
     page.get_by_role("button", name=f"Show all {len(text):,} characters").click()
     expect(panel(page).locator(".markdown p")).to_have_count(2001)
+
+
+@pytest.mark.parametrize(
+    ("times", "drawn"),
+    [
+        ({"latency": 4, "time_to_first_token": 9}, "waiting for the answer: 4.00 s"),
+        ({"latency": 4, "time_to_first_token": -1}, "waiting for the answer: 4.00 s"),
+        ({"latency": 1e9, "time_to_first_token": 1}, "waiting for the first token: 1.00 s, generating: 31.7 years"),
+        ({"latency": -3.2}, None),
+        ({"latency": 0}, None),
+    ],
+)
+def test_odd_times_and_numbers(
+    browsing: Browsing, gateway: Gateway, times: dict[str, float], drawn: str | None
+) -> None:
+    tokens = {"prompt_tokens": -5, "completion_tokens": -7} if drawn is None else {"prompt_tokens": 10**14}
+    (unique_id,) = gateway.post({"model": "gpt-4o-mini", "stream": True, **tokens, **times, "cost": -4e-8})
+    page = browsing.open(f"/?span={unique_id}", size=PHONE)
+    expect(panel(page)).to_contain_text("Prices of gpt-4o-mini")
+    expect(panel(page).locator(".figures")).to_contain_text("-$4e-8")
+    assert panel(page).locator(".timeline").count() == (drawn is not None)
+    if drawn:
+        expect(panel(page).locator(".timeline")).to_have_attribute("aria-label", drawn)
+        for bar in panel(page).locator(".timeline i").all():
+            left, width = (float(bar.evaluate(f"(one) => parseFloat(one.style.{side})")) for side in ("left", "width"))
+            assert left >= 0 and width >= 0 and left + width <= 100.001
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")

@@ -67,12 +67,16 @@ function figures(span) {
 
 /** From the request's arrival to the end of the answer, to scale. */
 function timeline(span) {
-  const { latency, routing_time: routed, time_to_first_token: first } = span;
-  if (!latency) return null;
-  const share = (value) => `${Math.min(100, (100 * value) / latency)}%`;
+  const { latency } = span;
+  if (!(latency > 0)) return null;
+  // What is said to have been before the arrival, or after the end, has no place here.
+  const within = (value, from) => (value > from && value <= latency ? value : null);
+  const routed = within(span.routing_time, 0);
+  const first = within(span.time_to_first_token, routed ?? 0);
+  const share = (value) => `${(100 * value) / latency}%`;
   const steps = [
     routed && ["routed", "inside the gateway", 0, routed],
-    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
+    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream && !span.time_to_first_token ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
     first && ["generating", "generating", first, latency],
   ].filter(Boolean);
   return h("section", {}, h("h2", {}, "Timeline"),
@@ -138,12 +142,12 @@ function cost(span) {
     ["Prompt", Math.max(0, prompt - read - written), price?.prompt],
     read && ["Prompt, read from the cache", read, price?.cached_prompt ?? price?.prompt],
     written && ["Prompt, written to the cache", written, price?.cache_creation ?? price?.prompt],
-    ["Completion", span.completion_tokens ?? 0, price?.completion],
+    ["Completion", Math.max(0, span.completion_tokens ?? 0), price?.completion],
   ].filter(Boolean);
   const draw = (price, source) => {
     const made = lines(price);
     const sum = price ? made.reduce((total, [, number, each]) => total + (number * (each ?? 0)) / 1e6, 0) : null;
-    const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * span.cost;
+    const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * Math.abs(span.cost);
     fill(place, h("h2", {}, "Usage and cost"), h("table", { class: "bill" },
       h("thead", {}, h("tr", {}, ["", "Tokens", "USD per million", "USD"].map((one) => h("th", { scope: "col" }, one)))),
       h("tbody", {}, made.map(([name, number, each]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(number)), h("td", {}, each === undefined || each === null ? "–" : String(each)), h("td", {}, each === undefined || each === null ? "–" : usd((number * each) / 1e6)))),
@@ -155,7 +159,9 @@ function cost(span) {
   const own = span.prompt_unit_price !== null || span.completion_unit_price !== null;
   if (own) draw({ prompt: span.prompt_unit_price, completion: span.completion_unit_price }, "At the unit prices that were sent with it.");
   else {
-    get("/api/prices/", { model: span.model, response_model: span.response_model, prompt_tokens: span.prompt_tokens, time: span.timestamp }).then((found) => {
+    // The API takes no number of tokens that there cannot be.
+    const tokens = prompt >= 0 && prompt < 1e12 ? span.prompt_tokens : null;
+    get("/api/prices/", { model: span.model, response_model: span.response_model, prompt_tokens: tokens, time: span.timestamp }).then((found) => {
       draw(found.price, found.price ? `Prices of ${found.price.model}, ${found.price.source === "configuration" ? "from the configuration" : "from the shipped table"}.` : "No price is known for this model: set one under [prices] in the configuration.");
     }).catch(() => {});
   }
