@@ -1,5 +1,7 @@
 """The modules that only calculate, as the browser runs them."""
 
+import ast
+import inspect
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openai import OpenAI
 from playwright.sync_api import Browser, Page
 
 FILES = Path(__file__).parents[2] / "gateway" / "web" / "dashboard"
@@ -156,6 +159,55 @@ def test_costs_are_short(page: Page, value: float) -> None:
     assert len(shown) <= 9
     told = float(shown[1:].translate({ord("k"): "e3", ord("M"): "e6", ord("G"): "e9", ord("T"): "e12", ord(","): None}))
     assert told == pytest.approx(value, rel=0.051)
+
+
+def test_python_is_given_by_name_what_the_sdk_takes_by_name(page: Page) -> None:
+    client = OpenAI(api_key="k")
+    methods: dict[str, Any] = {
+        **{"chat": client.chat.completions, "embedding": client.embeddings},
+        **{"response": client.responses, "completion": client.completions},
+    }
+    named = call(page, "copyas", "m.NAMED")
+    assert named.keys() == methods.keys()
+    for log_type, names in named.items():
+        taken = set(inspect.signature(methods[log_type].create).parameters)
+        # These are of the client: as parameters of a call they go into the body.
+        assert set(names) <= taken - {"extra_headers", "extra_query", "extra_body", "timeout"}
+        required = {"chat": "messages", "completion": "prompt"}.get(log_type, "input")
+        assert {"model", required} <= set(names) and len(names) == len(set(names))
+
+
+def test_what_the_sdk_does_not_know_goes_into_the_extra_body(page: Page) -> None:
+    body = {
+        **{"model": "m", "messages": [], "seed": 1, "top_k": 4, "chat_template_kwargs": {"thinking": False}},
+        **{"timeout": 3, "extra_body": {"a": None}, "a-b": "x", "stream": True},
+    }
+    source = call(page, "copyas", "m.python({ log_type: 'chat' }, x, 'http://x.test')", body)
+    (made,) = (one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Call) and len(one.keywords) > 2)
+    given = {str(one.arg): ast.literal_eval(one.value) for one in made.keywords}
+    assert given.pop("extra_body") == {
+        name: body.pop(name) for name in ("top_k", "chat_template_kwargs", "timeout", "extra_body", "a-b")
+    }
+    assert given == body
+
+
+@pytest.mark.parametrize(
+    ("span", "is_anthropic", "is_talk"),
+    [
+        ({"full_request": {"messages": []}, "full_response": {"choices": []}}, False, True),
+        ({"full_request": {"messages": []}, "full_response": {"type": "message"}}, True, False),
+        ({"full_request": {"messages": [], "system": "x"}, "full_response": {"type": "error"}}, True, False),
+        ({"full_request": {"messages": [], "system": "x"}, "full_response": {"choices": []}}, False, True),
+        ({"full_request": {"messages": [], "tools": [{"name": "f", "input_schema": {}}]}}, True, False),
+        ({"full_request": {"messages": "x"}}, False, False),
+        ({"prompt_messages": []}, False, True),
+        ({"log_type": "response", "full_request": {"input": "x"}}, False, False),
+        ({"log_type": "embedding", "full_request": {"input": "x", "messages": []}}, False, False),
+    ],
+)
+def test_which_api_a_call_was_of(page: Page, span: dict[str, Any], is_anthropic: bool, is_talk: bool) -> None:
+    told = call(page, "copyas", "[m.isAnthropic(x), m.isTalk(x, m.request(x))]", {"log_type": "chat", **span})
+    assert told == [is_anthropic, is_talk]
 
 
 def test_marks_on_axes(page: Page) -> None:

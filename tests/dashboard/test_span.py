@@ -173,7 +173,8 @@ def test_feedback_and_a_note(browsing: Browsing, gateway: Gateway) -> None:
 def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, gateway: Gateway) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     told = 'it\'s "quoted" \\ $HOME `x` – ü 🚲\nline two'
-    unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None)
+    unknown = {"top_k": 4, "chat_template_kwargs": {"thinking": False}, "a-b": [None, 1.5]}
+    unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None, **unknown)
     page = browsing.open(f"/?span={unique_id}")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     command = {"Copy as curl": ["bash", "-c"], "Copy as Python": [sys.executable, "-c"]}
@@ -190,6 +191,29 @@ def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, 
         assert len(spans) == before + 1
         original = gateway.get(f"/api/request-logs/{unique_id}/")
         assert spans[0]["full_request"] == original["full_request"]
+
+
+def test_a_call_of_anthropics_api_is_copied_as_such(browsing: Browsing, gateway: Gateway) -> None:
+    asked = {"model": "claude-x", "system": "Be kind.", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    answered = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hello"}]}
+    (unique_id,) = gateway.post({"log_type": "chat", "full_request": asked, "full_response": answered})
+    page = browsing.open(f"/?span={unique_id}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel(page).get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#told")).to_contain_text("Copied")
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert f"{gateway.url}/v1/messages " in text and "-H 'anthropic-version: 2023-06-01'" in text
+    assert panel(page).get_by_role("button", name="Copy as Python").count() == 0
+    assert panel(page).get_by_role("button", name="Open in the playground").count() == 0
+
+
+@pytest.mark.parametrize(("log_type", "count"), [("chat", 1), ("response", 0), ("embedding", 0)])
+def test_only_chats_go_to_the_playground(browsing: Browsing, gateway: Gateway, log_type: str, count: int) -> None:
+    asked = {"model": "m", "messages" if count else "input": [{"role": "user", "content": "Hi"}]}
+    (unique_id,) = gateway.post({"log_type": log_type, "full_request": asked})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).get_by_role("button", name="Copy as Python")).to_be_visible()
+    assert panel(page).get_by_role("button", name="Open in the playground").count() == count
 
 
 def test_raw_request_and_response(browsing: Browsing, gateway: Gateway) -> None:

@@ -2,11 +2,11 @@
 
 import { get, part, patch } from "./api.js";
 import { conversation } from "./conversation.js";
-import { curl, python, request } from "./copyas.js";
+import { curl, isAnthropic, isTalk, python, request } from "./copyas.js";
 import { $, button, copy, fill, h, tell } from "./dom.js";
 import { count, moment, seconds, size, speed, usd } from "./format.js";
 import { json } from "./json.js";
-import { but, go } from "./route.js";
+import { but, current, go } from "./route.js";
 import { dot } from "./spans.js";
 
 const PLAIN = "plain-text";
@@ -202,9 +202,19 @@ function raw(span) {
   return h("section", {}, h("h2", {}, "Raw"),
     body && h("div", { class: "line" },
       button("Copy as curl", () => copy(curl(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
-      button("Copy as Python", () => copy(python(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
-      button("Open in the playground", () => { sessionStorage.setItem("playground", JSON.stringify(body)); go("/?view=playground"); })),
+      !isAnthropic(span) && button("Copy as Python", () => copy(python(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
+      // In the playground itself it is there already.
+      isTalk(span, body) && current().view !== "playground" && button("Open in the playground", () => toPlayground(body))),
     span.full_request && opening("Request", span.full_request), span.full_response && opening("Response", span.full_response), opening("Whole span", span));
+}
+
+function toPlayground(body) {
+  try {
+    sessionStorage.setItem("playground", JSON.stringify(body));
+  } catch {
+    return tell("It is too large for the playground.");
+  }
+  return go("/?view=playground");
 }
 
 /** JSON that is drawn when it is opened: it may be large. */
