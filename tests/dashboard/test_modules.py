@@ -311,3 +311,56 @@ def test_json_in_colours_is_the_same_json(page: Page, value: Any) -> None:
             json.dumps(value if not isinstance(value, str) else [value]),
         )
     ) == (value if not isinstance(value, str) else [value])
+
+
+SCALARS = (
+    st.text(max_size=20).map(json.dumps)
+    | st.text(max_size=20).map(lambda text: json.dumps(text, ensure_ascii=False))
+    | st.integers(-(10**30), 10**30).map(str)
+    | st.sampled_from(["1.0", "-0", "0.10", "1e400", "1E+2", "12345678901234567890", "true", "false", "null"])
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
+SPACES = st.sampled_from(["", " ", "\n", "\r\n\t"])
+JSON_TEXTS = st.recursive(
+    SCALARS,
+    lambda inside: st.one_of(
+        st.tuples(SPACES, st.lists(inside, max_size=6)).map(lambda made: f"[{made[0]}{f',{made[0]}'.join(made[1])}]"),
+        # A name may be there more than once.
+        st.tuples(
+            SPACES, st.lists(st.tuples(st.sampled_from(['"a"', '"b"', r'"\"\\"', '"[1,2]"']), inside), max_size=4)
+        ).map(lambda made: f"{{{made[0]}{','.join(f'{key}{made[0]}:{value}' for key, value in made[1])}}}"),
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(JSON_TEXTS)
+def test_json_keeps_its_numbers_texts_and_keys_as_they_were_written(page: Page, text: str) -> None:
+    def read(given: str) -> Any:
+        return json.loads(
+            given,
+            object_pairs_hook=lambda pairs: ("object", pairs),
+            parse_int=lambda number: ("number", number),
+            parse_float=lambda number: ("number", number),
+        )
+
+    shown = call(page, "json", "[m.json(x)].flat()[0].textContent", text)
+    assert read(shown) == read(text)
+    if text[0] in "[{":
+        assert call(page, "json", "[m.maybeJson(x)].flat()[0].textContent", text) == shown
+
+
+def test_json_is_indented(page: Page) -> None:
+    text = '{"a":[1, 2.50,-3e4],"b":[{},[ ],[1,"x"]],"n":12345678901234567890}'
+    assert call(page, "json", "m.json(x).textContent", text) == (
+        '{\n  "a": [1, 2.50, -3e4],\n  "b": [\n    {},\n    [],\n    [\n      1,\n      "x"\n    ]\n  ],\n'
+        '  "n": 12345678901234567890\n}'
+    )
+    kinds = call(page, "json", "[...m.json(x).children].map((one) => [one.className, one.textContent])", '{"a":[1],"b":null}')
+    assert kinds == [["key", '"a"'], ["number", "1"], ["key", '"b"'], ["word", "null"]]
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000 + "]" * 50_000, "[1," * 50_000 + "1" + "]" * 50_000, '["' + "\\n" * 500_000 + '"]'])
+def test_no_json_takes_long(page: Page, text: str) -> None:
+    assert call(page, "json", "[m.json(x)].flat(1)[0].className", text) == "long"

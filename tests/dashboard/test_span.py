@@ -1,5 +1,6 @@
 """One span."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import KEY, PHONE, Browsing, Gateway
+from tests.dashboard.conftest import KEY, PHONE, WIDE, Browsing, Gateway
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -258,4 +259,103 @@ def test_odd_times_and_numbers(
         for bar in panel(page).locator(".timeline i").all():
             left, width = (float(bar.evaluate(f"(one) => parseFloat(one.style.{side})")) for side in ("left", "width"))
             assert left >= 0 and width >= 0 and left + width <= 100.001
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_json_of_tool_calls_is_as_it_was_sent(browsing: Browsing, gateway: Gateway) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": '{"n":12345678901234567890,"x":1.0,"x":2}'}}
+    (unique_id,) = gateway.post({"log_type": "chat", "output": {"role": "assistant", "tool_calls": [call]}})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".tool-call .json")).to_have_text(
+        '{ "n": 12345678901234567890, "x": 1.0, "x": 2 }', use_inner_text=True
+    )
+
+
+def test_long_json_is_clamped_and_numbers_wrap(browsing: Browsing, gateway: Gateway) -> None:
+    numbers = [round(number / 7919 - 0.1, 9) for number in range(1536)]
+    items = [{"name": f"item {number}"} for number in range(500)]
+    (unique_id,) = gateway.post({"output": {"embedding": numbers}, "input": {"items": items}})
+    page = browsing.open(f"/?span={unique_id}", size=PHONE)
+    more = panel(page).get_by_role("button", name="Show all")
+    expect(more).to_have_count(2)
+    for message in panel(page).locator(".message").all():
+        assert message.bounding_box()["height"] < 600  # type: ignore[index]
+    more.last.click()
+    expect(panel(page).locator(".message").last).to_contain_text(f"{numbers[0]}, {numbers[1]}")
+    more.first.click()
+    expect(panel(page).locator(".message").first).to_contain_text("item 499")
+    expect(more).to_have_count(0)
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_of_very_large_json_a_part_is_drawn_and_all_is_copied(browsing: Browsing, gateway: Gateway) -> None:
+    words = [f"word {number}" for number in range(100_000)]
+    (unique_id,) = gateway.post({"full_response": {"words": words}})
+    page = browsing.open(f"/?span={unique_id}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel(page).locator("summary", has_text="Response").click()
+    opened = panel(page).locator("details[open] .opened")
+    expect(opened).to_contain_text("more characters are not shown")
+    assert len(opened.locator(".json").text_content() or "") == 200_000
+    opened.get_by_role("button", name="Copy").click()
+    expect(page.locator("#told")).to_contain_text("Copied")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == {"words": words}
+
+
+def test_of_a_long_conversation_start_and_end_are_drawn_first(browsing: Browsing, gateway: Gateway) -> None:
+    talk = [{"role": ("user", "assistant")[number % 2], "content": f"number {number}."} for number in range(1000)]
+    (unique_id,) = gateway.post({"log_type": "chat", "input": talk, "output": {"role": "assistant", "content": "End"}})
+    page = browsing.open(f"/?span={unique_id}")
+    messages = panel(page).locator(".message")
+    expect(messages).to_have_count(101)
+    expect(messages.nth(19)).to_contain_text("number 19.")
+    expect(messages.nth(20)).to_contain_text("number 920.")
+    panel(page).get_by_role("button", name="Show the other 900", exact=True).click()
+    expect(messages).to_have_count(1001)
+    texts = panel(page).locator(".message .said").all_inner_texts()
+    assert texts == [*(f"number {number}." for number in range(1000)), "End"]
+    expect(panel(page).get_by_role("button", name="Show the other")).to_have_count(0)
+
+
+def test_reasoning_is_folded(browsing: Browsing, gateway: Gateway) -> None:
+    summary = [{"type": "summary_text", "text": "It is **so**."}]
+    told = {"type": "reasoning", "id": "rs_1", "summary": summary}
+    hidden = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "gAAA"}
+    (unique_id,) = gateway.post({"log_type": "response", "output": [told, hidden], "input": [{"role": "user", "content": [told]}]})
+    page = browsing.open(f"/?span={unique_id}")
+    folded = panel(page).locator(".message details", has_text="Reasoning")
+    expect(folded.first).to_be_visible()
+    for one in folded.all():
+        assert one.get_attribute("open") is None
+        one.locator("summary").click()
+    expect(panel(page).locator(".message strong").first).to_have_text("so")
+    expect(panel(page).locator(".message")).not_to_contain_text(["summary_text"])
+
+
+HEBREW = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd (1)."
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_any_text_fits(browsing: Browsing, gateway: Gateway, size: tuple[int, int]) -> None:
+    word = "w" * 3000
+    talk = [
+        {"role": word, "content": word, "name": word},
+        {"role": "user", "content": f"{HEBREW}\n\n- {HEBREW}\n\n> {HEBREW}\n\nLatin {HEBREW}"},
+        {"role": "tool", "tool_call_id": word, "content": "long " * 50_000},
+        {"role": "user", "content": f"| {word} | b |\n|---|---|\n| `{word}` | {HEBREW} |\n\n```\n{word}\n```"},
+        {"role": "user", "content": "many\n\n" * 30_000},
+        {"role": "assistant", "tool_calls": [{"id": word, "function": {"name": word, "arguments": {word: [word]}}}]},
+    ]
+    (unique_id,) = gateway.post({"log_type": "chat", "input": talk, "output": {"role": "assistant", "content": word}})
+    page = browsing.open(f"/?span={unique_id}", size=size)
+    expect(panel(page).locator(".message")).to_have_count(7)
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    for button in panel(page).get_by_role("button", name="Show all").all()[::-1]:
+        button.click()
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    body = panel(page).locator(".message").nth(1)
+    directions = "(all) => all.map((one) => getComputedStyle(one).direction)"
+    assert body.locator("p, ul, blockquote").evaluate_all(directions) == ["rtl", "rtl", "rtl", "rtl", "ltr"]
+    panel(page).get_by_role("button", name="Plain text").click()
+    expect(body.locator("pre")).to_have_css("direction", "rtl")
     assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")

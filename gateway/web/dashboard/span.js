@@ -5,11 +5,13 @@ import { conversation } from "./conversation.js";
 import { curl, isAnthropic, isTalk, python, request } from "./copyas.js";
 import { $, button, copy, fill, h, tell } from "./dom.js";
 import { count, moment, seconds, size, speed, usd } from "./format.js";
-import { json } from "./json.js";
+import { whole } from "./json.js";
 import { but, current, go } from "./route.js";
 import { dot } from "./spans.js";
 
 const PLAIN = "plain-text";
+// More of it at once would hold up the page.
+const MOST_DRAWN = 200_000;
 
 /** The panel of a span; it loads by itself. `turn(by)`: to the one above or below, where there is such. */
 export function spanPanel(id, { onclose, turn } = {}) {
@@ -219,8 +221,12 @@ function toPlayground(body) {
 
 /** JSON that is drawn when it is opened: it may be large. */
 function opening(title, value) {
-  const text = JSON.stringify(value, null, 2);
   const place = h("div", { class: "opened" });
-  return h("details", { class: "folded", on: { toggle: (event) => { if (event.target.open && !place.firstChild) fill(place, button("Copy", () => copy(text), { picture: "copy", class: "plain copy" }), json(text)); } } },
-    h("summary", {}, title, h("span", { class: "quiet" }, ` ${size(text)}`)), place);
+  const draw = () => {
+    const { element, length, text } = whole(value, MOST_DRAWN);
+    fill(place, button("Copy", () => copy(text()), { picture: "copy", class: "plain copy" }), element,
+      length > MOST_DRAWN && h("p", { class: "quiet" }, `${count(length - MOST_DRAWN)} more characters are not shown; Copy takes them all.`));
+  };
+  return h("details", { class: "folded", on: { toggle: (event) => { if (event.target.open && !place.firstChild) draw(); } } },
+    h("summary", {}, title, h("span", { class: "quiet" }, ` ${size(JSON.stringify(value))}`)), place);
 }
