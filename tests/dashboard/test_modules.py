@@ -357,10 +357,14 @@ def test_json_is_indented(page: Page) -> None:
         '{\n  "a": [1, 2.50, -3e4],\n  "b": [\n    {},\n    [],\n    [\n      1,\n      "x"\n    ]\n  ],\n'
         '  "n": 12345678901234567890\n}'
     )
-    kinds = call(page, "json", "[...m.json(x).children].map((one) => [one.className, one.textContent])", '{"a":[1],"b":null}')
+    kinds = call(
+        page, "json", "[...m.json(x).children].map((one) => [one.className, one.textContent])", '{"a":[1],"b":null}'
+    )
     assert kinds == [["key", '"a"'], ["number", "1"], ["key", '"b"'], ["word", "null"]]
 
 
-@pytest.mark.parametrize("text", ["[" * 50_000 + "]" * 50_000, "[1," * 50_000 + "1" + "]" * 50_000, '["' + "\\n" * 500_000 + '"]'])
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000 + "]" * 50_000, "[1," * 50_000 + "1" + "]" * 50_000, '["' + "\\n" * 500_000 + '"]']
+)
 def test_no_json_takes_long(page: Page, text: str) -> None:
     assert call(page, "json", "[m.json(x)].flat(1)[0].className", text) == "long"

@@ -171,6 +171,45 @@ def test_feedback_and_a_note(browsing: Browsing, gateway: Gateway) -> None:
     expect(page.locator(f'[data-id="{unique_id}"] .mark')).to_have_attribute("title", "to be looked at")
 
 
+def test_a_note_is_kept_while_it_is_typed(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open()
+    page.locator(f'[data-id="{unique_id}"]').click()
+    sent: list[str] = []
+    page.on("request", lambda request: request.method == "PATCH" and sent.append(request.post_data or ""))
+    page.evaluate(
+        """() => {
+          window.told = [];
+          const watch = () => window.told.push(document.querySelector("#told").textContent);
+          new MutationObserver(watch).observe(document.querySelector("#told"), { childList: true });
+        }"""
+    )
+    note = panel(page).get_by_label("Note")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        note.press_sequentially("one")
+    assert gateway.get(path)["note"] == "one"
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        note.press_sequentially(" two")
+    note.blur()
+    assert gateway.get(path)["note"] == "one two"
+    assert [json.loads(text)["note"] for text in sent] == ["one", "one two"]
+    assert page.evaluate("window.told.filter((text) => text === 'Note kept')") == ["Note kept"]
+    note.press_sequentially(" three")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.go_back()
+    expect(panel(page)).to_be_hidden()
+    assert gateway.get(path)["note"] == "one two three"
+    page.goto(f"{gateway.url}/?span={unique_id}")
+    note.press_sequentially(" four")
+    page.goto(f"{gateway.url}/?view=charts")
+    for _ in range(50):
+        if gateway.get(path)["note"] == "one two three four":
+            break
+        page.wait_for_timeout(100)
+    assert gateway.get(path)["note"] == "one two three four"
+
+
 def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, gateway: Gateway) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     told = 'it\'s "quoted" \\ $HOME `x` – ü 🚲\nline two'
@@ -195,7 +234,12 @@ def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, 
 
 
 def test_a_call_of_anthropics_api_is_copied_as_such(browsing: Browsing, gateway: Gateway) -> None:
-    asked = {"model": "claude-x", "system": "Be kind.", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    asked = {
+        "model": "claude-x",
+        "system": "Be kind.",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
     answered = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hello"}]}
     (unique_id,) = gateway.post({"log_type": "chat", "full_request": asked, "full_response": answered})
     page = browsing.open(f"/?span={unique_id}")
@@ -321,7 +365,9 @@ def test_reasoning_is_folded(browsing: Browsing, gateway: Gateway) -> None:
     summary = [{"type": "summary_text", "text": "It is **so**."}]
     told = {"type": "reasoning", "id": "rs_1", "summary": summary}
     hidden = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "gAAA"}
-    (unique_id,) = gateway.post({"log_type": "response", "output": [told, hidden], "input": [{"role": "user", "content": [told]}]})
+    (unique_id,) = gateway.post(
+        {"log_type": "response", "output": [told, hidden], "input": [{"role": "user", "content": [told]}]}
+    )
     page = browsing.open(f"/?span={unique_id}")
     folded = panel(page).locator(".message details", has_text="Reasoning")
     expect(folded.first).to_be_visible()

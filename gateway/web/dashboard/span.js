@@ -10,6 +10,7 @@ import { but, current, go } from "./route.js";
 import { dot } from "./spans.js";
 
 const PLAIN = "plain-text";
+const NOTE_AFTER_MS = 800;
 // More of it at once would hold up the page.
 const MOST_DRAWN = 200_000;
 
@@ -125,10 +126,38 @@ function feedback(span) {
       throw error;
     }
   };
-  const note = h("textarea", { id: "note", rows: 1, placeholder: "A note on this span", value: span.note ?? "", on: {
-    change: () => said_of({ note: note.value || null }, "Note kept").catch(() => {}),
+  const note = h("textarea", { id: "note", rows: 1, dir: "auto", placeholder: "A note on this span", value: span.note ?? "", on: {
+    focus: () => { told = false; },
+    // Also what is typed when the field goes away, as it does with Back.
+    input: () => { clearTimeout(timer); timer = setTimeout(keep, NOTE_AFTER_MS); addEventListener("pagehide", atLast, { once: true }); },
+    blur: () => keep(),
     keydown: (event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) note.blur(); },
   } });
+  let kept = note.value;
+  let saving = false;
+  let told = false;
+  let timer = null;
+  // One after the other, so that the last one stays.
+  const keep = async () => {
+    clearTimeout(timer);
+    if (saving) return;
+    saving = true;
+    try {
+      while (kept !== note.value) {
+        const text = note.value;
+        await patch(path, { note: text || null });
+        kept = text;
+        if (!told) tell("Note kept");
+        told = true;
+      }
+    } catch (error) {
+      tell(error.message);
+    }
+    saving = false;
+  };
+  const atLast = () => {
+    if (kept !== note.value) fetch(path, { method: "PATCH", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ note: note.value || null }) });
+  };
   return h("section", { class: "feedback" }, h("h2", {}, "Feedback"), h("div", { class: "line" },
     thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note));
 }
