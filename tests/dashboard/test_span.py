@@ -177,7 +177,7 @@ def test_a_note_is_kept_while_it_is_typed(browsing: Browsing, gateway: Gateway) 
     page = browsing.open()
     page.locator(f'[data-id="{unique_id}"]').click()
     sent: list[str] = []
-    page.on("request", lambda request: request.method == "PATCH" and sent.append(request.post_data or ""))
+    page.on("request", lambda request: sent.extend([request.post_data or ""] if request.method == "PATCH" else []))
     page.evaluate(
         """() => {
           window.told = [];
@@ -323,7 +323,7 @@ def test_long_json_is_clamped_and_numbers_wrap(browsing: Browsing, gateway: Gate
     more = panel(page).get_by_role("button", name="Show all")
     expect(more).to_have_count(2)
     for message in panel(page).locator(".message").all():
-        assert message.bounding_box()["height"] < 600  # type: ignore[index]
+        assert message.bounding_box()["height"] < 600
     more.last.click()
     expect(panel(page).locator(".message").last).to_contain_text(f"{numbers[0]}, {numbers[1]}")
     more.first.click()
