@@ -1,5 +1,7 @@
 """The modules that only calculate, as the browser runs them."""
 
+import ast
+import inspect
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openai import OpenAI
 from playwright.sync_api import Browser, Page
 
 FILES = Path(__file__).parents[2] / "gateway" / "web" / "dashboard"
@@ -104,7 +107,26 @@ def test_addresses_say_all_of_a_state(page: Page) -> None:
         ("m.usd(0.0123)", "$0.012"),
         ("m.usd(1.005)", "$1.00"),
         ("m.usd(12345.6)", "$12,346"),
+        ("m.usd(4e-8)", "$4e-8"),
+        ("m.usd(7.5e-7)", "$7.5e-7"),
+        ("m.usd(9.99e-6)", "$1e-5"),
+        ("m.usd(-0.0123)", "-$0.012"),
+        ("m.usd(999.999)", "$1,000"),
+        ("m.usd(999999.7)", "$1M"),
+        ("m.usd(1.5e20)", "$1.5e20"),
+        ("m.usd(1e999)", "–"),
+        ("m.count(-1234567)", "-1,234,567"),
+        ("m.count(1e12)", "1T"),
+        ("m.count(9007199254740993)", "9e15"),
         ("m.seconds(0)", "0 ms"),
+        ("m.seconds(-3.2)", "-3.20 s"),
+        ("m.seconds(0.000042)", "42 µs"),
+        ("m.seconds(1e-12)", "<0.1 µs"),
+        ("m.seconds(100000)", "27.8 h"),
+        ("m.seconds(1e6)", "11.6 days"),
+        ("m.seconds(1e9)", "31.7 years"),
+        ("m.seconds(-1e15)", "-31.7M years"),
+        ("m.seconds(1e300)", "3.2e292 years"),
         ("m.seconds(0.00042)", "0.42 ms"),
         ("m.seconds(0.9996)", "1.00 s"),
         ("m.seconds(0.5)", "500 ms"),
@@ -115,16 +137,80 @@ def test_addresses_say_all_of_a_state(page: Page) -> None:
         ("m.short(999)", "999"),
         ("m.short(12345)", "12.3k"),
         ("m.short(4921278)", "4.92M"),
+        ("m.short(999999)", "1M"),
+        ("m.short(-12345)", "-12.3k"),
+        ("m.short(1e13)", "10T"),
+        ("m.short(1e16)", "1e16"),
         ("m.percent(0, 10)", "0 %"),
         ("m.percent(1, 3)", "33.3 %"),
         ("m.percent(1, 100000)", "<0.1 %"),
         ("m.percent(1, 0)", "–"),
         ("m.speed(0.5)", "0.5"),
         ("m.speed(1234.5)", "1,235"),
+        ("m.speed(-1234.5)", "-1,234"),
+        ("m.speed(1e9)", "1G"),
     ],
 )
 def test_numbers(page: Page, code: str, expected: str) -> None:
     assert call(page, "format", code) == expected
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1e300))
+def test_costs_are_short(page: Page, value: float) -> None:
+    shown = call(page, "format", "m.usd(x)", value)
+    assert len(shown) <= 9
+    told = float(shown[1:].translate({ord("k"): "e3", ord("M"): "e6", ord("G"): "e9", ord("T"): "e12", ord(","): None}))
+    assert told == pytest.approx(value, rel=0.051)
+
+
+def test_python_is_given_by_name_what_the_sdk_takes_by_name(page: Page) -> None:
+    client = OpenAI(api_key="k")
+    methods: dict[str, Any] = {
+        **{"chat": client.chat.completions, "embedding": client.embeddings},
+        **{"response": client.responses, "completion": client.completions},
+    }
+    named = call(page, "copyas", "m.NAMED")
+    assert named.keys() == methods.keys()
+    for log_type, names in named.items():
+        taken = set(inspect.signature(methods[log_type].create).parameters)
+        # These are of the client: as parameters of a call they go into the body.
+        assert set(names) <= taken - {"extra_headers", "extra_query", "extra_body", "timeout"}
+        required = {"chat": "messages", "completion": "prompt"}.get(log_type, "input")
+        assert {"model", required} <= set(names) and len(names) == len(set(names))
+
+
+def test_what_the_sdk_does_not_know_goes_into_the_extra_body(page: Page) -> None:
+    body = {
+        **{"model": "m", "messages": [], "seed": 1, "top_k": 4, "chat_template_kwargs": {"thinking": False}},
+        **{"timeout": 3, "extra_body": {"a": None}, "a-b": "x", "stream": True},
+    }
+    source = call(page, "copyas", "m.python({ log_type: 'chat' }, x, 'http://x.test')", body)
+    (made,) = (one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Call) and len(one.keywords) > 2)
+    given = {str(one.arg): ast.literal_eval(one.value) for one in made.keywords}
+    assert given.pop("extra_body") == {
+        name: body.pop(name) for name in ("top_k", "chat_template_kwargs", "timeout", "extra_body", "a-b")
+    }
+    assert given == body
+
+
+@pytest.mark.parametrize(
+    ("span", "is_anthropic", "is_talk"),
+    [
+        ({"full_request": {"messages": []}, "full_response": {"choices": []}}, False, True),
+        ({"full_request": {"messages": []}, "full_response": {"type": "message"}}, True, False),
+        ({"full_request": {"messages": [], "system": "x"}, "full_response": {"type": "error"}}, True, False),
+        ({"full_request": {"messages": [], "system": "x"}, "full_response": {"choices": []}}, False, True),
+        ({"full_request": {"messages": [], "tools": [{"name": "f", "input_schema": {}}]}}, True, False),
+        ({"full_request": {"messages": "x"}}, False, False),
+        ({"prompt_messages": []}, False, True),
+        ({"log_type": "response", "full_request": {"input": "x"}}, False, False),
+        ({"log_type": "embedding", "full_request": {"input": "x", "messages": []}}, False, False),
+    ],
+)
+def test_which_api_a_call_was_of(page: Page, span: dict[str, Any], is_anthropic: bool, is_talk: bool) -> None:
+    told = call(page, "copyas", "[m.isAnthropic(x), m.isTalk(x, m.request(x))]", {"log_type": "chat", **span})
+    assert told == [is_anthropic, is_talk]
 
 
 def test_marks_on_axes(page: Page) -> None:
@@ -228,3 +314,60 @@ def test_json_in_colours_is_the_same_json(page: Page, value: Any) -> None:
             json.dumps(value if not isinstance(value, str) else [value]),
         )
     ) == (value if not isinstance(value, str) else [value])
+
+
+SCALARS = (
+    st.text(max_size=20).map(json.dumps)
+    | st.text(max_size=20).map(lambda text: json.dumps(text, ensure_ascii=False))
+    | st.integers(-(10**30), 10**30).map(str)
+    | st.sampled_from(["1.0", "-0", "0.10", "1e400", "1E+2", "12345678901234567890", "true", "false", "null"])
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
+SPACES = st.sampled_from(["", " ", "\n", "\r\n\t"])
+JSON_TEXTS = st.recursive(
+    SCALARS,
+    lambda inside: st.one_of(
+        st.tuples(SPACES, st.lists(inside, max_size=6)).map(lambda made: f"[{made[0]}{f',{made[0]}'.join(made[1])}]"),
+        # A name may be there more than once.
+        st.tuples(
+            SPACES, st.lists(st.tuples(st.sampled_from(['"a"', '"b"', r'"\"\\"', '"[1,2]"']), inside), max_size=4)
+        ).map(lambda made: f"{{{made[0]}{','.join(f'{key}{made[0]}:{value}' for key, value in made[1])}}}"),
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(JSON_TEXTS)
+def test_json_keeps_its_numbers_texts_and_keys_as_they_were_written(page: Page, text: str) -> None:
+    def read(given: str) -> Any:
+        return json.loads(
+            given,
+            object_pairs_hook=lambda pairs: ("object", pairs),
+            parse_int=lambda number: ("number", number),
+            parse_float=lambda number: ("number", number),
+        )
+
+    shown = call(page, "json", "[m.json(x)].flat()[0].textContent", text)
+    assert read(shown) == read(text)
+    if text[0] in "[{":
+        assert call(page, "json", "[m.maybeJson(x)].flat()[0].textContent", text) == shown
+
+
+def test_json_is_indented(page: Page) -> None:
+    text = '{"a":[1, 2.50,-3e4],"b":[{},[ ],[1,"x"]],"n":12345678901234567890}'
+    assert call(page, "json", "m.json(x).textContent", text) == (
+        '{\n  "a": [1, 2.50, -3e4],\n  "b": [\n    {},\n    [],\n    [\n      1,\n      "x"\n    ]\n  ],\n'
+        '  "n": 12345678901234567890\n}'
+    )
+    kinds = call(
+        page, "json", "[...m.json(x).children].map((one) => [one.className, one.textContent])", '{"a":[1],"b":null}'
+    )
+    assert kinds == [["key", '"a"'], ["number", "1"], ["key", '"b"'], ["word", "null"]]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000 + "]" * 50_000, "[1," * 50_000 + "1" + "]" * 50_000, '["' + "\\n" * 500_000 + '"]']
+)
+def test_no_json_takes_long(page: Page, text: str) -> None:
+    assert call(page, "json", "[m.json(x)].flat(1)[0].className", text) == "long"

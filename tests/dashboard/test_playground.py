@@ -51,6 +51,18 @@ def test_a_call_that_fails_says_why_and_has_its_span(browsing: Browsing, gateway
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".talk .notice")).to_contain_text("no-such-model")
     expect(page.get_by_label("The span of this call")).to_contain_text("Failed, 404")
+    # What was not answered is in the box again, and goes out once.
+    ask = page.get_by_label("Your message")
+    expect(ask).to_have_value("Hello")
+    expect(page.locator(".talk .message")).to_have_count(0)
+    page.reload()
+    expect(ask).to_have_value("Hello")
+    page.get_by_label("Model", exact=True).fill("echo")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk .message.assistant")).to_contain_text("Hello")
+    expect(page.get_by_label("The span of this call")).to_contain_text("First token")
+    (span, _) = gateway.get("/api/request-logs/list/")["results"]
+    assert [message["role"] for message in span["prompt_messages"]] == ["user"]
     browsing.seen.told[:] = [told for told in browsing.seen.told if "404" not in told]
 
 
@@ -75,3 +87,48 @@ def test_a_span_can_be_taken_there(browsing: Browsing, gateway: Gateway) -> None
     expect(page.locator(".talk .message.assistant")).to_contain_text("Take me")
     expect(page.get_by_label("The span of this call")).to_contain_text("First token")
     assert gateway.get("/api/request-logs/list/")["results"][0]["full_request"]["seed"] == 4
+
+
+def test_an_old_call_does_not_come_into_a_new_talk(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    ask, send = page.get_by_label("Your message"), page.get_by_role("button", name="Send")
+    answer = page.locator(".talk .message.assistant")
+    ask.fill(" ".join(["old"] * 2000))
+    send.click()
+    expect(answer).to_contain_text("old")
+    # Another model is of the next call only.
+    page.get_by_label("Model", exact=True).fill("no-such-model")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator(".talk .message")).to_have_count(0)
+    page.get_by_label("Model", exact=True).fill("echo")
+    ask.fill("new")
+    send.click()
+    expect(answer).to_have_count(1)
+    expect(answer).to_contain_text("new")
+    expect(page.get_by_label("The span of this call")).to_contain_text("First token")
+    expect(page.locator(".talk .message")).to_have_count(2)
+    expect(page.locator(".talk .notice")).to_have_count(0)
+    assert "old" not in page.locator(".playground").inner_text()
+    newest = gateway.get("/api/request-logs/list/")["results"][0]
+    assert newest["model"] == "echo" and [one["content"] for one in newest["prompt_messages"]] == ["new"]
+
+
+def test_what_is_in_the_box_is_there_again(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.get_by_label("Your message").fill("not yet sent")
+    page.get_by_role("link", name="Charts").click()
+    page.get_by_role("link", name="Playground").click()
+    expect(page.get_by_label("Your message")).to_have_value("not yet sent")
+
+
+def test_what_was_not_answered_when_one_left_is_in_the_box(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.route("**/v1/chat/completions", lambda route: None)
+    page.get_by_label("Your message").fill("one")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".talk")).to_contain_text("Waiting")
+    page.get_by_label("Your message").fill("two")
+    page.get_by_role("link", name="Charts").click()
+    page.get_by_role("link", name="Playground").click()
+    expect(page.get_by_label("Your message")).to_have_value("one\ntwo")
+    expect(page.locator(".talk .message")).to_have_count(0)

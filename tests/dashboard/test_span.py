@@ -1,13 +1,15 @@
 """One span."""
 
+import json
 import os
 import subprocess
 import sys
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import KEY, Browsing, Gateway
+from tests.dashboard.conftest import KEY, PHONE, WIDE, Browsing, Gateway
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -169,10 +171,50 @@ def test_feedback_and_a_note(browsing: Browsing, gateway: Gateway) -> None:
     expect(page.locator(f'[data-id="{unique_id}"] .mark')).to_have_attribute("title", "to be looked at")
 
 
+def test_a_note_is_kept_while_it_is_typed(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open()
+    page.locator(f'[data-id="{unique_id}"]').click()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.extend([request.post_data or ""] if request.method == "PATCH" else []))
+    page.evaluate(
+        """() => {
+          window.told = [];
+          const watch = () => window.told.push(document.querySelector("#told").textContent);
+          new MutationObserver(watch).observe(document.querySelector("#told"), { childList: true });
+        }"""
+    )
+    note = panel(page).get_by_label("Note")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        note.press_sequentially("one")
+    assert gateway.get(path)["note"] == "one"
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        note.press_sequentially(" two")
+    note.blur()
+    assert gateway.get(path)["note"] == "one two"
+    assert [json.loads(text)["note"] for text in sent] == ["one", "one two"]
+    assert page.evaluate("window.told.filter((text) => text === 'Note kept')") == ["Note kept"]
+    note.press_sequentially(" three")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.go_back()
+    expect(panel(page)).to_be_hidden()
+    assert gateway.get(path)["note"] == "one two three"
+    page.goto(f"{gateway.url}/?span={unique_id}")
+    note.press_sequentially(" four")
+    page.goto(f"{gateway.url}/?view=charts")
+    for _ in range(50):
+        if gateway.get(path)["note"] == "one two three four":
+            break
+        page.wait_for_timeout(100)
+    assert gateway.get(path)["note"] == "one two three four"
+
+
 def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, gateway: Gateway) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     told = 'it\'s "quoted" \\ $HOME `x` – ü 🚲\nline two'
-    unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None)
+    unknown = {"top_k": 4, "chat_template_kwargs": {"thinking": False}, "a-b": [None, 1.5]}
+    unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None, **unknown)
     page = browsing.open(f"/?span={unique_id}")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     command = {"Copy as curl": ["bash", "-c"], "Copy as Python": [sys.executable, "-c"]}
@@ -191,6 +233,34 @@ def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, 
         assert spans[0]["full_request"] == original["full_request"]
 
 
+def test_a_call_of_anthropics_api_is_copied_as_such(browsing: Browsing, gateway: Gateway) -> None:
+    asked = {
+        "model": "claude-x",
+        "system": "Be kind.",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    answered = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hello"}]}
+    (unique_id,) = gateway.post({"log_type": "chat", "full_request": asked, "full_response": answered})
+    page = browsing.open(f"/?span={unique_id}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel(page).get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#told")).to_contain_text("Copied")
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert f"{gateway.url}/v1/messages " in text and "-H 'anthropic-version: 2023-06-01'" in text
+    assert panel(page).get_by_role("button", name="Copy as Python").count() == 0
+    assert panel(page).get_by_role("button", name="Open in the playground").count() == 0
+
+
+@pytest.mark.parametrize(("log_type", "count"), [("chat", 1), ("response", 0), ("embedding", 0)])
+def test_only_chats_go_to_the_playground(browsing: Browsing, gateway: Gateway, log_type: str, count: int) -> None:
+    asked = {"model": "m", "messages" if count else "input": [{"role": "user", "content": "Hi"}]}
+    (unique_id,) = gateway.post({"log_type": log_type, "full_request": asked})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).get_by_role("button", name="Copy as Python")).to_be_visible()
+    assert panel(page).get_by_role("button", name="Open in the playground").count() == count
+
+
 def test_raw_request_and_response(browsing: Browsing, gateway: Gateway) -> None:
     unique_id = gateway.chat("Hi")
     page = browsing.open(f"/?span={unique_id}")
@@ -207,3 +277,131 @@ def test_a_long_text_is_folded_and_all_there(browsing: Browsing, gateway: Gatewa
     page = browsing.open(f"/?span={unique_id}")
     page.get_by_role("button", name=f"Show all {len(text):,} characters").click()
     expect(panel(page).locator(".markdown p")).to_have_count(2001)
+
+
+@pytest.mark.parametrize(
+    ("times", "drawn"),
+    [
+        ({"latency": 4, "time_to_first_token": 9}, "waiting for the answer: 4.00 s"),
+        ({"latency": 4, "time_to_first_token": -1}, "waiting for the answer: 4.00 s"),
+        ({"latency": 1e9, "time_to_first_token": 1}, "waiting for the first token: 1.00 s, generating: 31.7 years"),
+        ({"latency": -3.2}, None),
+        ({"latency": 0}, None),
+    ],
+)
+def test_odd_times_and_numbers(
+    browsing: Browsing, gateway: Gateway, times: dict[str, float], drawn: str | None
+) -> None:
+    tokens = {"prompt_tokens": -5, "completion_tokens": -7} if drawn is None else {"prompt_tokens": 10**14}
+    (unique_id,) = gateway.post({"model": "gpt-4o-mini", "stream": True, **tokens, **times, "cost": -4e-8})
+    page = browsing.open(f"/?span={unique_id}", size=PHONE)
+    expect(panel(page)).to_contain_text("Prices of gpt-4o-mini")
+    expect(panel(page).locator(".figures")).to_contain_text("-$4e-8")
+    assert panel(page).locator(".timeline").count() == (drawn is not None)
+    if drawn:
+        expect(panel(page).locator(".timeline")).to_have_attribute("aria-label", drawn)
+        for bar in panel(page).locator(".timeline i").all():
+            left, width = (float(bar.evaluate(f"(one) => parseFloat(one.style.{side})")) for side in ("left", "width"))
+            assert left >= 0 and width >= 0 and left + width <= 100.001
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_json_of_tool_calls_is_as_it_was_sent(browsing: Browsing, gateway: Gateway) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": '{"n":12345678901234567890,"x":1.0,"x":2}'}}
+    (unique_id,) = gateway.post({"log_type": "chat", "output": {"role": "assistant", "tool_calls": [call]}})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".tool-call .json")).to_have_text(
+        '{ "n": 12345678901234567890, "x": 1.0, "x": 2 }', use_inner_text=True
+    )
+
+
+def test_long_json_is_clamped_and_numbers_wrap(browsing: Browsing, gateway: Gateway) -> None:
+    numbers = [round(number / 7919 - 0.1, 9) for number in range(1536)]
+    items = [{"name": f"item {number}"} for number in range(500)]
+    (unique_id,) = gateway.post({"output": {"embedding": numbers}, "input": {"items": items}})
+    page = browsing.open(f"/?span={unique_id}", size=PHONE)
+    more = panel(page).get_by_role("button", name="Show all")
+    expect(more).to_have_count(2)
+    for message in panel(page).locator(".message").all():
+        assert message.bounding_box()["height"] < 600
+    more.last.click()
+    expect(panel(page).locator(".message").last).to_contain_text(f"{numbers[0]}, {numbers[1]}")
+    more.first.click()
+    expect(panel(page).locator(".message").first).to_contain_text("item 499")
+    expect(more).to_have_count(0)
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_of_very_large_json_a_part_is_drawn_and_all_is_copied(browsing: Browsing, gateway: Gateway) -> None:
+    words = [f"word {number}" for number in range(100_000)]
+    (unique_id,) = gateway.post({"full_response": {"words": words}})
+    page = browsing.open(f"/?span={unique_id}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel(page).locator("summary", has_text="Response").click()
+    opened = panel(page).locator("details[open] .opened")
+    expect(opened).to_contain_text("more characters are not shown")
+    assert len(opened.locator(".json").text_content() or "") == 200_000
+    opened.get_by_role("button", name="Copy").click()
+    expect(page.locator("#told")).to_contain_text("Copied")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == {"words": words}
+
+
+def test_of_a_long_conversation_start_and_end_are_drawn_first(browsing: Browsing, gateway: Gateway) -> None:
+    talk = [{"role": ("user", "assistant")[number % 2], "content": f"number {number}."} for number in range(1000)]
+    (unique_id,) = gateway.post({"log_type": "chat", "input": talk, "output": {"role": "assistant", "content": "End"}})
+    page = browsing.open(f"/?span={unique_id}")
+    messages = panel(page).locator(".message")
+    expect(messages).to_have_count(101)
+    expect(messages.nth(19)).to_contain_text("number 19.")
+    expect(messages.nth(20)).to_contain_text("number 920.")
+    panel(page).get_by_role("button", name="Show the other 900", exact=True).click()
+    expect(messages).to_have_count(1001)
+    texts = panel(page).locator(".message .said").all_inner_texts()
+    assert texts == [*(f"number {number}." for number in range(1000)), "End"]
+    expect(panel(page).get_by_role("button", name="Show the other")).to_have_count(0)
+
+
+def test_reasoning_is_folded(browsing: Browsing, gateway: Gateway) -> None:
+    summary = [{"type": "summary_text", "text": "It is **so**."}]
+    told = {"type": "reasoning", "id": "rs_1", "summary": summary}
+    hidden = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "gAAA"}
+    (unique_id,) = gateway.post(
+        {"log_type": "response", "output": [told, hidden], "input": [{"role": "user", "content": [told]}]}
+    )
+    page = browsing.open(f"/?span={unique_id}")
+    folded = panel(page).locator(".message details", has_text="Reasoning")
+    expect(folded.first).to_be_visible()
+    for one in folded.all():
+        assert one.get_attribute("open") is None
+        one.locator("summary").click()
+    expect(panel(page).locator(".message strong").first).to_have_text("so")
+    expect(panel(page).locator(".message")).not_to_contain_text(["summary_text"])
+
+
+HEBREW = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd (1)."
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_any_text_fits(browsing: Browsing, gateway: Gateway, size: tuple[int, int]) -> None:
+    word = "w" * 3000
+    talk = [
+        {"role": word, "content": word, "name": word},
+        {"role": "user", "content": f"{HEBREW}\n\n- {HEBREW}\n\n> {HEBREW}\n\nLatin {HEBREW}"},
+        {"role": "tool", "tool_call_id": word, "content": "long " * 50_000},
+        {"role": "user", "content": f"| {word} | b |\n|---|---|\n| `{word}` | {HEBREW} |\n\n```\n{word}\n```"},
+        {"role": "user", "content": "many\n\n" * 30_000},
+        {"role": "assistant", "tool_calls": [{"id": word, "function": {"name": word, "arguments": {word: [word]}}}]},
+    ]
+    (unique_id,) = gateway.post({"log_type": "chat", "input": talk, "output": {"role": "assistant", "content": word}})
+    page = browsing.open(f"/?span={unique_id}", size=size)
+    expect(panel(page).locator(".message")).to_have_count(7)
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    for button in panel(page).get_by_role("button", name="Show all").all()[::-1]:
+        button.click()
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    body = panel(page).locator(".message").nth(1)
+    directions = "(all) => all.map((one) => getComputedStyle(one).direction)"
+    assert body.locator("p, ul, blockquote").evaluate_all(directions) == ["rtl", "rtl", "rtl", "rtl", "ltr"]
+    panel(page).get_by_role("button", name="Plain text").click()
+    expect(body.locator("pre")).to_have_css("direction", "rtl")
+    assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")

@@ -2,22 +2,40 @@
 
 import { h } from "./dom.js";
 import { size } from "./format.js";
-import { json, maybeJson } from "./json.js";
+import { clamped, json, maybeJson } from "./json.js";
 import { markdown } from "./markdown.js";
 
-const LONG = 4000;
+// Of a long conversation its start and its end; the others come when they are asked for, so many at a time.
+const FIRST = 20;
+const LAST = 80;
+const AT_ONCE = 200;
 // Of pictures only what is in the span itself: nothing is loaded from elsewhere.
 const PICTURE = /^data:image\/(?:png|jpeg|jpg|gif|webp|avif|bmp);base64,[A-Za-z0-9+/=\s]+$/;
 
 /** Messages, one below the other. `is_plain`: texts as they are, without their Markdown. */
 export function conversation(messages, { is_plain = false } = {}) {
-  return messages.map((one) => message(one, is_plain));
+  const made = (from, to) => messages.slice(from, to).map((one) => message(one, is_plain));
+  const end = messages.length - LAST;
+  if (end <= FIRST + 1) return made();
+  let at = FIRST;
+  const told = () => `Show the other ${(end - at).toLocaleString("en-US")}`;
+  const add = () => {
+    if (!more.isConnected) return;
+    more.before(...made(at, Math.min(end, at + AT_ONCE)));
+    at += AT_ONCE;
+    if (at >= end) return more.remove();
+    more.textContent = told();
+    setTimeout(add);
+  };
+  const more = h("button", { type: "button", class: "more", on: { click: () => { more.disabled = true; add(); } } }, told());
+  return [made(0, FIRST), more, made(end)];
 }
 
 function message(one, is_plain) {
   if (typeof one === "string") return box("user", text(one, is_plain));
   if (!one || typeof one !== "object" || Array.isArray(one)) return box("data", json(one));
   const role = typeof one.role === "string" ? one.role : typeof one.type === "string" ? one.type : "data";
+  if (one.type === "reasoning") return box(role, reasoning(one, is_plain));
   const parts = [];
   const thought = one.reasoning_content ?? one.reasoning;
   if (typeof thought === "string" && thought) parts.push(folded("Reasoning", text(thought, is_plain)));
@@ -31,6 +49,14 @@ function message(one, is_plain) {
   if (!parts.length) parts.push(json(one));
   const about = [one.name, one.tool_call_id ?? one.call_id].filter((known) => typeof known === "string").join(" · ");
   return box(role, parts, about);
+}
+
+/** How the Responses API tells it: as a summary, seldom in full, often as nothing but what only its maker can read. */
+function reasoning(one, is_plain) {
+  const told = [...list(one.summary), ...list(one.content)].map((each) => each?.text ?? each).filter((each) => typeof each === "string");
+  const plain = one.thinking ?? one.text;
+  if (typeof plain === "string") told.push(plain);
+  return folded("Reasoning", told.length ? told.map((each) => text(each, is_plain)) : json(one));
 }
 
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -53,7 +79,7 @@ function partOf(one, is_plain) {
   const said = one.text ?? one.refusal ?? one.input_text ?? one.output_text;
   switch (one.type) {
     case "thinking": case "reasoning":
-      return folded("Reasoning", text(String(one.thinking ?? one.text ?? ""), is_plain));
+      return reasoning(one, is_plain);
     case "image_url": case "input_image": case "image":
       return picture(one);
     case "input_audio": case "audio":
@@ -79,14 +105,11 @@ function toolCall(name, given, id) {
   return h("div", { class: "tool-call" }, h("header", {}, h("code", {}, String(name ?? "tool")), h("span", { class: "quiet" }, String(id ?? ""))), given === undefined || given === null ? null : value(given));
 }
 
-const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? h("pre", { class: "plain" }, given)) : json(given));
+const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? text(given, true)) : json(given));
 
 function text(given, is_plain) {
-  const shown = is_plain ? h("pre", { class: "plain" }, given) : (maybeJson(given) ?? markdown(given));
-  if (given.length <= LONG) return shown;
-  const whole = h("div", { class: "long" }, shown);
-  const more = h("button", { type: "button", class: "more", on: { click: () => { whole.classList.remove("long"); more.remove(); } } }, `Show all ${given.length.toLocaleString("en-US")} characters`);
-  return [whole, more];
+  if (is_plain) return clamped(given.length, (most) => h("pre", { class: "plain", dir: "auto" }, given.slice(0, most)));
+  return maybeJson(given) ?? clamped(given.length, (most) => markdown(given.slice(0, most)));
 }
 
 const folded = (title, inside) => h("details", { class: "folded" }, h("summary", {}, title), inside);

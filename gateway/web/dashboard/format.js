@@ -1,52 +1,65 @@
 // Numbers and times as people read them.
 
 const DASH = "–";
+const DAY = 86_400;
+const YEAR = 365.25 * DAY;
 const grouped = new Intl.NumberFormat("en-US");
 
-const none = (value) => value === null || value === undefined || Number.isNaN(value);
+const none = (value) => !Number.isFinite(value);
 
 /** A whole number: 1,234,567. */
 export function count(value) {
-  return none(value) ? DASH : grouped.format(value);
+  return Math.abs(value) >= 1e12 ? short(value) : none(value) ? DASH : grouped.format(value);
 }
 
 /** A large number in short: 1.2 M. */
 export function short(value) {
   if (none(value)) return DASH;
-  for (const [size, sign] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (Math.abs(value) >= size) return `${digits(value / (sign === "k" ? 1e3 : size), 3)}${sign}`;
-  }
-  return grouped.format(Math.round(value));
+  const whole = Math.round(value);
+  if (Math.abs(whole) < 1e4) return grouped.format(whole);
+  // As it is rounded: 999,999 is 1M, not 1000k.
+  const rounded = Number(whole.toPrecision(3));
+  if (Math.abs(rounded) >= 1e15) return power(rounded, 2);
+  const [size, sign] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([one]) => Math.abs(rounded) >= one);
+  return `${digits(rounded / size, 3)}${sign}`;
 }
 
 function digits(value, number) {
   return String(Number(value.toPrecision(number)));
 }
 
-/** USD: small ones with as many digits as say something. */
-export function usd(value) {
-  if (none(value)) return DASH;
-  if (value === 0) return "$0";
-  if (Math.abs(value) >= 1000) return `$${grouped.format(Math.round(value))}`;
-  if (Math.abs(value) >= 0.1) return `$${value.toFixed(2)}`;
-  if (Math.abs(value) < 1e-5) return `$${value.toExponential(1)}`;
-  const places = Math.min(9, 1 - Math.floor(Math.log10(Math.abs(value))));
-  return `$${value.toFixed(places)}`;
+/** 4e-8, 1.2e20: for what no unit is made for. */
+function power(value, number) {
+  return value.toExponential(number - 1).replace(/\.?0*e\+?/, "e");
 }
 
-/** Seconds as ms, s, min or h. */
+/** USD: small ones with as many digits as say something; in nine signs at most. */
+export function usd(value) {
+  if (none(value)) return DASH;
+  if (value < 0) return `-${usd(-value)}`;
+  if (value === 0) return "$0";
+  if (value >= 999_999.5) return `$${short(value)}`;
+  if (value >= 999.995) return `$${grouped.format(Math.round(value))}`;
+  if (value >= 0.1) return `$${value.toFixed(2)}`;
+  if (value < 1e-5) return `$${power(value, 2)}`;
+  return `$${value.toFixed(1 - Math.floor(Math.log10(value)))}`;
+}
+
+/** Seconds as µs, ms, s, min, h, days or years. */
 export function seconds(value) {
   if (none(value)) return DASH;
-  if (value < 0.0001) return value === 0 ? "0 ms" : `${digits(value * 1e6, 2)} µs`;
+  if (value < 0) return `-${seconds(-value)}`;
+  if (value < 0.0001) return value === 0 ? "0 ms" : value < 1e-7 ? "<0.1 µs" : `${digits(value * 1e6, 2)} µs`;
   if (value < 0.9995) return `${value < 0.01 ? digits(value * 1000, 2) : Math.round(value * 1000)} ms`;
   if (value < 99.5) return `${value.toFixed(value < 9.995 ? 2 : 1)} s`;
   if (value < 5400) return `${Math.floor(Math.round(value) / 60)} min ${Math.round(value) % 60} s`;
-  return `${digits(value / 3600, 3)} h`;
+  if (value < 2 * DAY) return `${digits(value / 3600, 3)} h`;
+  return value < 1000 * DAY ? `${digits(value / DAY, 3)} days` : `${value < 1e4 * YEAR ? digits(value / YEAR, 3) : short(value / YEAR)} years`;
 }
 
 /** Tokens a second. */
 export function speed(value) {
-  return none(value) ? DASH : value >= 100 ? grouped.format(Math.round(value)) : digits(value, 3);
+  return none(value) ? DASH : Math.abs(value) >= 1e5 ? short(value) : Math.abs(value) >= 100 ? grouped.format(Math.round(value)) : digits(value, 3);
 }
 
 /** A share as percent. */

@@ -8,12 +8,14 @@ const INLINE = /(`{1,9})([^]{1,1000}?)\1(?!`)|\*\*(?=\S)([^]{0,1000}?\S)\*\*|__(
 
 /** The elements of a text. */
 export function markdown(text) {
-  if (text.length > MOST) return h("pre", { class: "plain" }, text);
+  if (text.length > MOST) return h("pre", { class: "plain", dir: "auto" }, text);
   return h("div", { class: "markdown" }, blocks(text.replace(/\r\n?/g, "\n").split("\n")));
 }
 
 function blocks(lines, depth = 0) {
   const made = [];
+  // What lies within another goes with that one.
+  const dir = depth ? null : "auto";
   let at = 0;
   while (at < lines.length) {
     const line = lines[at];
@@ -24,18 +26,18 @@ function blocks(lines, depth = 0) {
     } else if (fence) {
       const end = lines.findIndex((one, number) => number > at && one.trim().startsWith(fence[1]) && !one.trim().slice(fence[1].length).trim());
       const last = end < 0 ? lines.length : end;
-      made.push(h("pre", { class: "code", data: fence[2] ? { language: fence[2] } : {} }, h("code", {}, lines.slice(at + 1, last).join("\n"))));
+      made.push(h("pre", { class: "code", dir: "ltr", data: fence[2] ? { language: fence[2] } : {} }, h("code", {}, lines.slice(at + 1, last).join("\n"))));
       at = last + 1;
     } else if (heading) {
       // Below the headings of the page itself.
-      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, {}, inline(heading[2])));
+      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, { dir }, inline(heading[2])));
       at += 1;
     } else if (/^ {0,3}([-*_])(?:\s*\1){2,}\s*$/.test(line)) {
       made.push(h("hr"));
       at += 1;
     } else if (/^ {0,3}>/.test(line) && depth < 8) {
       const inside = take(lines, at, (one) => /^ {0,3}>/.test(one));
-      made.push(h("blockquote", {}, blocks(inside.map((one) => one.replace(/^ {0,3}> ?/, "")), depth + 1)));
+      made.push(h("blockquote", { dir }, blocks(inside.map((one) => one.replace(/^ {0,3}> ?/, "")), depth + 1)));
       at += inside.length;
     } else if (item(line) && depth < 8) {
       const [list, used] = listing(lines, at, depth);
@@ -43,11 +45,11 @@ function blocks(lines, depth = 0) {
       at += used;
     } else if (line.includes("|") && /^\s*\|?\s*:?-{1,}:?\s*(\|\s*:?-{1,}:?\s*)*\|?\s*$/.test(lines[at + 1] ?? "") && (lines[at + 1] ?? "").includes("-")) {
       const inside = take(lines, at, (one) => one.includes("|"));
-      made.push(tabled(inside));
+      made.push(tabled(inside, dir));
       at += inside.length;
     } else {
       const inside = [line, ...take(lines, at + 1, (one) => one.trim() && !/^ {0,3}(?:#{1,6}\s|>|```|~~~)/.test(one) && !item(one))];
-      made.push(h("p", {}, inside.map((one, number) => [number > 0 && h("br"), inline(one)])));
+      made.push(h("p", { dir }, inside.map((one, number) => [number > 0 && h("br"), inline(one)])));
       at += inside.length;
     }
   }
@@ -87,13 +89,13 @@ function listing(lines, from, depth) {
     const inner = blocks(inside, depth + 1);
     return h("li", {}, inner.length === 1 && inner[0].tagName === "P" ? [...inner[0].childNodes] : inner);
   });
-  return [h(is_numbered ? "ol" : "ul", { start: is_numbered && start !== 1 ? start : null }, made), at - from];
+  return [h(is_numbered ? "ol" : "ul", { dir: depth ? null : "auto", start: is_numbered && start !== 1 ? start : null }, made), at - from];
 }
 
-function tabled(lines) {
+function tabled(lines, dir) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => inline(cell.trim().replaceAll("\\|", "|")));
   const [head, , ...rows] = lines;
-  return h("div", { class: "wide" }, h("table", {},
+  return h("div", { class: "wide" }, h("table", { dir },
     h("thead", {}, h("tr", {}, cells(head).map((cell) => h("th", {}, cell)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell)))))));
 }

@@ -2,7 +2,7 @@
 
 import { failure, get, part, signIn } from "./api.js";
 import { conversation } from "./conversation.js";
-import { $, button, fill, h } from "./dom.js";
+import { button, fill, h, tell } from "./dom.js";
 import { only } from "./filterbar.js";
 import { sections } from "./span.js";
 
@@ -17,15 +17,18 @@ export function playgroundView() {
   const messages = Array.isArray(kept?.messages) ? [...kept.messages] : [];
   const extra = Object.fromEntries(Object.entries(kept ?? {}).filter(([name]) => !["model", "messages", "stream", "temperature", "max_tokens"].includes(name)));
   let running = null;
+  // Which call the talk and the span beside it are of; what comes of another one comes too late.
+  let turn = 0;
+  let unanswered = false;
 
   const models = h("datalist", { id: "models" });
   const model = h("input", { id: "model", list: "models", required: true, value: kept?.model ?? "", autocomplete: "off", spellcheck: "false" });
   const temperature = h("input", { id: "temperature", type: "number", min: 0, max: 2, step: 0.1, placeholder: "default", value: kept?.temperature ?? "" });
   const most = h("input", { id: "most", type: "number", min: 1, placeholder: "default", value: kept?.max_tokens ?? "" });
   const streamed = h("input", { id: "streamed", type: "checkbox", checked: kept?.stream !== false });
-  const system = h("textarea", { id: "system", rows: 2, placeholder: "You are …" });
+  const system = h("textarea", { id: "system", rows: 2, dir: "auto", placeholder: "You are …" });
   if (messages[0]?.role === "system" && typeof messages[0].content === "string") system.value = messages.shift().content;
-  const ask = h("textarea", { id: "ask", rows: 3, placeholder: "Say something; Ctrl+Enter sends it", "aria-label": "Your message", on: { keydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); } } } });
+  const ask = h("textarea", { id: "ask", rows: 3, dir: "auto", placeholder: "Say something; Ctrl+Enter sends it", "aria-label": "Your message", on: { keydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); } } } });
   const last = messages.at(-1);
   if (last?.role === "user" && typeof last.content === "string") ask.value = messages.pop().content;
 
@@ -33,7 +36,7 @@ export function playgroundView() {
   const beside = h("aside", { class: "beside-call", "aria-label": "The span of this call" }, h("p", { class: "quiet pad" }, "The span of each call appears here."));
   const sender = h("button", { type: "submit", class: "primary" }, "Send");
   const form = h("form", { class: "composer", on: { submit: (event) => { event.preventDefault(); if (running) running.abort(); else send(); } } },
-    ask, h("div", { class: "line" }, sender, button("Start over", () => { running?.abort(); messages.length = 0; draw(); fill(beside); keep(); ask.focus(); })));
+    ask, h("div", { class: "line" }, sender, button("Start over", () => { end(); messages.length = 0; draw(); fill(beside); keep(); ask.focus(); })));
   const field = (label, input) => h("label", { for: input.id }, h("span", {}, label), input);
   const element = h("div", { class: "scroller playground", tabindex: -1 }, h("h1", { class: "unseen" }, "Playground"),
     h("section", { class: "settings", "aria-label": "Settings" }, field("Model", model), models, field("System", system), field("Temperature", temperature), field("Max tokens", most), h("label", { class: "check", for: "streamed" }, streamed, " Streamed"),
@@ -44,7 +47,28 @@ export function playgroundView() {
     fill(talk, conversation(messages), more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
     talk.scrollTop = talk.scrollHeight;
   };
-  const keep = () => sessionStorage.setItem(KEPT, JSON.stringify(body()));
+  // With what is in the box and not yet sent.
+  const keep = () => {
+    const made = body();
+    if (ask.value.trim()) made.messages.push({ role: "user", content: ask.value });
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify(made));
+    } catch {
+      tell("The talk is too large to be kept.");
+    }
+  };
+  // What was not answered can be sent again, and is no part of the talk.
+  const takeBack = () => {
+    if (unanswered) ask.value = [messages.pop().content, ask.value].filter(Boolean).join("\n");
+    unanswered = false;
+  };
+  const end = () => {
+    turn += 1;
+    unanswered = false;
+    running?.abort();
+    running = null;
+    fill(sender, "Send");
+  };
   const body = () => {
     const made = { model: model.value, messages: [...(system.value.trim() ? [{ role: "system", content: system.value }] : []), ...messages], ...extra };
     if (temperature.value !== "") made.temperature = Number(temperature.value);
@@ -54,14 +78,20 @@ export function playgroundView() {
   };
 
   async function send() {
-    if (running || !model.value) return model.focus();
-    if (ask.value.trim()) messages.push({ role: "user", content: ask.value });
+    if (running) return;
+    if (!model.value) return model.focus();
+    const is_said = Boolean(ask.value.trim());
+    if (is_said) messages.push({ role: "user", content: ask.value });
     if (messages.at(-1)?.role !== "user") return ask.focus();
+    unanswered = is_said;
     ask.value = "";
     keep();
+    const mine = ++turn;
+    const isCurrent = () => mine === turn;
     running = new AbortController();
     fill(sender, "Stop");
     const answer = { role: "assistant", content: "" };
+    const isEmpty = () => !answer.content && !answer.tool_calls && !answer.reasoning_content && !answer.refusal;
     let id = null;
     let wrong = null;
     try {
@@ -70,18 +100,23 @@ export function playgroundView() {
       if (response.status === 401 && !response.headers.has("X-Respan-Log-Id")) return await signIn();
       id = response.headers.get("X-Respan-Log-Id");
       if (!response.ok) throw await failure(response);
-      if ((response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) await stream(response, answer, () => draw(conversation([answer])));
+      if ((response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) await stream(response, answer, () => { if (isCurrent() && !isEmpty()) draw(conversation([answer])); });
       else Object.assign(answer, (await response.json()).choices?.[0]?.message);
     } catch (error) {
       wrong = error.name === "AbortError" ? "Stopped." : error.message;
     }
+    if (!isCurrent()) return;
     running = null;
     fill(sender, "Send");
-    if (answer.content || answer.tool_calls) messages.push(answer);
+    if (isEmpty()) {
+      wrong ??= "The answer is empty.";
+      takeBack();
+    } else messages.push(answer);
+    unanswered = false;
     draw(wrong && h("p", { class: "notice bad" }, wrong));
     keep();
     if (element.isConnected) ask.focus();
-    return id && showSpan(id, beside);
+    return id && showSpan(id, beside, isCurrent);
   }
 
   draw();
@@ -90,7 +125,7 @@ export function playgroundView() {
     if (!model.value && data.length) model.value = data[0].id;
   }).catch(() => {});
   requestAnimationFrame(() => ask.focus());
-  return { element, leave: () => { keep(); running?.abort(); }, keys: {} };
+  return { element, leave: () => { takeBack(); keep(); end(); }, keys: {} };
 }
 
 /** Puts a streamed answer together, chunk by chunk. */
@@ -105,7 +140,7 @@ async function stream(response, answer, drawn) {
       const lines = (rest + value).split(/\r?\n/);
       rest = lines.pop();
       for (const line of lines) if (line.startsWith("data:")) take(line.slice(5).trim(), answer);
-      frame ??= requestAnimationFrame(() => { frame = null; if (answer.content || answer.tool_calls) drawn(); });
+      frame ??= requestAnimationFrame(() => { frame = null; drawn(); });
     }
   } finally {
     // What is drawn from here on is drawn by who called.
@@ -128,15 +163,17 @@ function take(data, answer) {
   }
 }
 
-async function showSpan(id, place) {
+async function showSpan(id, place, isWanted) {
   for (let left = TRIES; left; left--) {
     try {
       const span = await get(`/api/request-logs/${part(id)}/`);
+      if (!isWanted()) return;
       if (span.is_open || span.status === "running") throw new Error("it still runs");
-      return fill(place, h("div", { class: "span-body" }, h("p", { class: "pad" }, only("unique_id", id, "Show it in the list")), sections(span)));
+      fill(place, h("div", { class: "span-body" }, h("p", { class: "pad" }, only("unique_id", id, "Show it in the list")), sections(span)));
+      return;
     } catch {
       await new Promise((then) => setTimeout(then, AGAIN_AFTER_MS));
     }
   }
-  return fill(place, h("p", { class: "quiet pad" }, "Its span is not stored yet; the list shows it when it is."));
+  if (isWanted()) fill(place, h("p", { class: "quiet pad" }, "Its span is not stored yet; the list shows it when it is."));
 }

@@ -2,14 +2,17 @@
 
 import { get, part, patch } from "./api.js";
 import { conversation } from "./conversation.js";
-import { curl, python, request } from "./copyas.js";
+import { curl, isAnthropic, isTalk, python, request } from "./copyas.js";
 import { $, button, copy, fill, h, tell } from "./dom.js";
 import { count, moment, seconds, size, speed, usd } from "./format.js";
-import { json } from "./json.js";
-import { but, go } from "./route.js";
+import { whole } from "./json.js";
+import { but, current, go } from "./route.js";
 import { dot } from "./spans.js";
 
 const PLAIN = "plain-text";
+const NOTE_AFTER_MS = 800;
+// More of it at once would hold up the page.
+const MOST_DRAWN = 200_000;
 
 // What changes while a call runs, and when its tokens are counted.
 const MEASURED = ["status", "latency", "total_request_tokens", "cost"];
@@ -76,12 +79,16 @@ function figures(span) {
 
 /** From the request's arrival to the end of the answer, to scale. */
 function timeline(span) {
-  const { latency, routing_time: routed, time_to_first_token: first } = span;
-  if (!latency) return null;
-  const share = (value) => `${Math.min(100, (100 * value) / latency)}%`;
+  const { latency } = span;
+  if (!(latency > 0)) return null;
+  // What is said to have been before the arrival, or after the end, has no place here.
+  const within = (value, from) => (value > from && value <= latency ? value : null);
+  const routed = within(span.routing_time, 0);
+  const first = within(span.time_to_first_token, routed ?? 0);
+  const share = (value) => `${(100 * value) / latency}%`;
   const steps = [
     routed && ["routed", "inside the gateway", 0, routed],
-    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
+    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream && !span.time_to_first_token ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
     first && ["generating", "generating", first, latency],
   ].filter(Boolean);
   return h("section", {}, h("h2", {}, "Timeline"),
@@ -128,10 +135,38 @@ function feedback(span) {
       throw error;
     }
   };
-  const note = h("textarea", { id: "note", rows: 1, placeholder: "A note on this span", value: span.note ?? "", on: {
-    change: () => said_of({ note: note.value || null }, "Note kept").catch(() => {}),
+  const note = h("textarea", { id: "note", rows: 1, dir: "auto", placeholder: "A note on this span", value: span.note ?? "", on: {
+    focus: () => { told = false; },
+    // Also what is typed when the field goes away, as it does with Back.
+    input: () => { clearTimeout(timer); timer = setTimeout(keep, NOTE_AFTER_MS); addEventListener("pagehide", atLast, { once: true }); },
+    blur: () => keep(),
     keydown: (event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) note.blur(); },
   } });
+  let kept = note.value;
+  let saving = false;
+  let told = false;
+  let timer = null;
+  // One after the other, so that the last one stays.
+  const keep = async () => {
+    clearTimeout(timer);
+    if (saving) return;
+    saving = true;
+    try {
+      while (kept !== note.value) {
+        const text = note.value;
+        await patch(path, { note: text || null });
+        kept = text;
+        if (!told) tell("Note kept");
+        told = true;
+      }
+    } catch (error) {
+      tell(error.message);
+    }
+    saving = false;
+  };
+  const atLast = () => {
+    if (kept !== note.value) fetch(path, { method: "PATCH", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ note: note.value || null }) });
+  };
   return h("section", { class: "feedback" }, h("h2", {}, "Feedback"), h("div", { class: "line" },
     thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note));
 }
@@ -147,12 +182,12 @@ function cost(span) {
     ["Prompt", Math.max(0, prompt - read - written), price?.prompt],
     read && ["Prompt, read from the cache", read, price?.cached_prompt ?? price?.prompt],
     written && ["Prompt, written to the cache", written, price?.cache_creation ?? price?.prompt],
-    ["Completion", span.completion_tokens ?? 0, price?.completion],
+    ["Completion", Math.max(0, span.completion_tokens ?? 0), price?.completion],
   ].filter(Boolean);
   const draw = (price, source) => {
     const made = lines(price);
     const sum = price ? made.reduce((total, [, number, each]) => total + (number * (each ?? 0)) / 1e6, 0) : null;
-    const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * span.cost;
+    const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * Math.abs(span.cost);
     fill(place, h("h2", {}, "Usage and cost"), h("table", { class: "bill" },
       h("thead", {}, h("tr", {}, ["", "Tokens", "USD per million", "USD"].map((one) => h("th", { scope: "col" }, one)))),
       h("tbody", {}, made.map(([name, number, each]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(number)), h("td", {}, each === undefined || each === null ? "–" : String(each)), h("td", {}, each === undefined || each === null ? "–" : usd((number * each) / 1e6)))),
@@ -164,7 +199,9 @@ function cost(span) {
   const own = span.prompt_unit_price !== null || span.completion_unit_price !== null;
   if (own) draw({ prompt: span.prompt_unit_price, completion: span.completion_unit_price }, "At the unit prices that were sent with it.");
   else {
-    get("/api/prices/", { model: span.model, response_model: span.response_model, prompt_tokens: span.prompt_tokens, time: span.timestamp }).then((found) => {
+    // The API takes no number of tokens that there cannot be.
+    const tokens = prompt >= 0 && prompt < 1e12 ? span.prompt_tokens : null;
+    get("/api/prices/", { model: span.model, response_model: span.response_model, prompt_tokens: tokens, time: span.timestamp }).then((found) => {
       draw(found.price, found.price ? `Prices of ${found.price.model}, ${found.price.source === "configuration" ? "from the configuration" : "from the shipped table"}.` : "No price is known for this model: set one under [prices] in the configuration.");
     }).catch(() => {});
   }
@@ -205,15 +242,29 @@ function raw(span) {
   return h("section", {}, h("h2", {}, "Raw"),
     body && h("div", { class: "line" },
       button("Copy as curl", () => copy(curl(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
-      button("Copy as Python", () => copy(python(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
-      button("Open in the playground", () => { sessionStorage.setItem("playground", JSON.stringify(body)); go("/?view=playground"); })),
+      !isAnthropic(span) && button("Copy as Python", () => copy(python(span, body), "Copied; it takes the key from $GATEWAY_KEY")),
+      // In the playground itself it is there already.
+      isTalk(span, body) && current().view !== "playground" && button("Open in the playground", () => toPlayground(body))),
     span.full_request && opening("Request", span.full_request), span.full_response && opening("Response", span.full_response), opening("Whole span", span));
+}
+
+function toPlayground(body) {
+  try {
+    sessionStorage.setItem("playground", JSON.stringify(body));
+  } catch {
+    return tell("It is too large for the playground.");
+  }
+  return go("/?view=playground");
 }
 
 /** JSON that is drawn when it is opened: it may be large. */
 function opening(title, value) {
-  const text = JSON.stringify(value, null, 2);
   const place = h("div", { class: "opened" });
-  return h("details", { class: "folded", on: { toggle: (event) => { if (event.target.open && !place.firstChild) fill(place, button("Copy", () => copy(text), { picture: "copy", class: "plain copy" }), json(text)); } } },
-    h("summary", {}, title, h("span", { class: "quiet" }, ` ${size(text)}`)), place);
+  const draw = () => {
+    const { element, length, text } = whole(value, MOST_DRAWN);
+    fill(place, button("Copy", () => copy(text()), { picture: "copy", class: "plain copy" }), element,
+      length > MOST_DRAWN && h("p", { class: "quiet" }, `${count(length - MOST_DRAWN)} more characters are not shown; Copy takes them all.`));
+  };
+  return h("details", { class: "folded", on: { toggle: (event) => { if (event.target.open && !place.firstChild) draw(); } } },
+    h("summary", {}, title, h("span", { class: "quiet" }, ` ${size(JSON.stringify(value))}`)), place);
 }
