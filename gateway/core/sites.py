@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 _READING = frozenset({"GET", "HEAD"})
-# One slash, and what a path and its query are written with: no backslash, which browsers take for a slash.
-_own_path = re.compile(r"/(?!/)[!-\[\]-~]*")
+# What a query is written with: no backslash, which browsers take for a slash.
+_own_path = re.compile(r"/(?:\?[!-\[\]-~]*)?")
 
 
 def may_use_session(method: str, headers: Mapping[str, str]) -> bool:
@@ -51,5 +51,5 @@ def of_the_page(name: str) -> bool:
 
 
 def own_path(text: str) -> str:
-    """The path, and query, to go on to; `/` where the text is none of ours."""
+    """The dashboard's address to go on to, with its query; `/` where the text is none."""
     return text if _own_path.fullmatch(text) else "/"

@@ -90,6 +90,11 @@ def _sessions_in(headers: Mapping[str, str]) -> Iterator[str]:
             yield value
 
 
+def is_by_session(headers: Mapping[str, str]) -> bool:
+    """Whether a request that was let in was so by a session, and comes from a browser's page."""
+    return "Cookie" in headers and not key_in(headers)
+
+
 def key_in(headers: Mapping[str, str]) -> str:
     """The key of a request, or nothing: `Authorization: Bearer K` or bare `K`, else `x-api-key: K`."""
     authorization = headers.get("Authorization", "").strip()

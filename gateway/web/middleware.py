@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gateway.core import secrets
-from gateway.errors import RefusedRequest, UpstreamError
+from gateway.errors import NeedsKey, RefusedRequest, UpstreamError
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import Caller
-from gateway.web.keys import Keys
+from gateway.web.keys import Keys, is_by_session
 from gateway.web.replies import error_reply, problem
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,17 @@ def with_key(keys: Keys, handler: KeyedHandler) -> Handler:
         return await handler(request, keys.caller(request.headers, request.method))
 
     return keyed
+
+
+def without_session(handler: KeyedHandler) -> KeyedHandler:
+    """A handler that a session does not open."""
+
+    async def refusing(request: web.Request, caller: Caller) -> web.StreamResponse:
+        if is_by_session(request.headers):
+            raise NeedsKey("The dashboard's session does not open this route: send an API key in a header.")
+        return await handler(request, caller)
+
+    return refusing
 
 
 async def leave_out_server(request: web.Request, response: web.StreamResponse) -> None:

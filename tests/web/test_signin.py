@@ -177,7 +177,8 @@ async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
     ("given", "location"),
     [
         ("/?model=echo&start_time=2026-01-02", "/?model=echo&start_time=2026-01-02"),
-        ("/docs", "/docs"),
+        ("/docs", "/"),
+        ("/v1/evil.html", "/"),
         ("", "/"),
         ("//elsewhere.example", "/"),
         ("/\\elsewhere.example", "/"),
@@ -608,6 +609,56 @@ async def test_what_a_page_asks_an_upstream_is_asked_by_the_gateway(
     assert not any(name in by_cookie.headers for name in OF_A_PAGE) and by_cookie.headers["X-Own"] == "kept"
     # Who sends a key sends what he likes.
     assert all(name in by_key.headers for name in OF_A_PAGE)
+
+
+EVIL = {"Content-Type": "text/html", "Content-Security-Policy": "default-src *", "X-Content-Type-Options": "none"}
+
+
+async def test_what_an_upstream_answers_is_no_page_of_ours(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    async def answer(received: Received, wire: Wire) -> None:
+        page = b"<script>fetch('/api/request-logs/', {method: 'POST'})</script>"
+        await wire.head(200, {**EVIL, "Content-Length": str(len(page))})
+        await wire.send(page)
+
+    upstream.play = answer
+    started: Started = await start_gateway()
+    by_key = {"Authorization": "Bearer test-key-of-org-a"}
+    async with aiohttp.ClientSession(started.url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.post("/login", data={"key": "test-key-of-org-a"}) as response:
+            assert response.status == 200
+        for method, path in (
+            ("GET", "/v1/evil.html"),
+            ("GET", "/v1/models/evil"),
+            ("GET", "/v1/chat/completions"),
+            ("HEAD", "/v1/evil.html"),
+            ("POST", "/v1/embeddings"),
+            ("POST", "/v1/chat/completions/evil"),
+            ("DELETE", "/v1/files/a"),
+        ):
+            before = len(upstream.requests)
+            async with browser.request(method, path, headers=SITE) as response:
+                assert (response.status, response.content_type) == (403, "application/json")
+                if method != "HEAD":
+                    assert (await response.json())["error"] == {
+                        "message": "The dashboard's session does not open this route: send an API key in a header.",
+                        "type": "invalid_request_error",
+                        "param": None,
+                        "code": "key_needed",
+                    }
+            assert len(upstream.requests) == before
+            async with browser.request(method, path, headers=SITE | by_key) as response:
+                assert response.status == 200
+                assert EVIL.items() <= response.headers.items()
+        for path in ("/v1/chat/completions", "/api/chat/completions", "/api/openai/v1/chat/completions"):
+            body = {"model": "gpt-4o-mini", "messages": []}
+            async with browser.post(path, json=body, headers=SITE) as response:
+                assert response.status == 200
+                assert response.headers.getall("Content-Security-Policy") == ["sandbox; default-src 'none'"]
+                assert response.headers.getall("X-Content-Type-Options") == ["nosniff"]
+            async with browser.post(path, json=body, headers=SITE | by_key) as response:
+                assert EVIL.items() <= response.headers.items()
 
 
 # Files
