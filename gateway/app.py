@@ -42,7 +42,7 @@ from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.live import LiveHandlers
-from gateway.web.middleware import RUNNING, Running, leave_out_server
+from gateway.web.middleware import RUNNING, Running, keep_out_of_caches, leave_out_server
 from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
@@ -258,7 +258,7 @@ async def opened(
         app = web.Application(middlewares=[running.track], client_max_size=_bytes(settings.server.max_body_mb))
         app[RUNNING] = running
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
-        app.on_response_prepare.append(leave_out_server)
+        app.on_response_prepare.extend((leave_out_server, keep_out_of_caches))
         keys = Keys(callers(settings), session_secret(settings), clock)
         routes = table(
             SpanHandlers(recorder, store),

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
+_API = ("/api/", "/v1/")
+
 LOG_ID = web.RequestKey("log_id", str)
 
 
@@ -124,6 +126,14 @@ def without_session(handler: KeyedHandler) -> KeyedHandler:
 async def leave_out_server(request: web.Request, response: web.StreamResponse) -> None:
     """Takes back what aiohttp says of itself."""
     response.headers.popall("Server", None)
+
+
+async def keep_out_of_caches(request: web.Request, response: web.StreamResponse) -> None:
+    """What a session let in is kept by no browser, which caches what came with a cookie as it does everything else, and
+    is nothing but what it is said to be."""
+    if is_by_session(request.headers) and request.path.startswith(_API):
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

@@ -661,6 +661,32 @@ async def test_what_an_upstream_answers_is_no_page_of_ours(
                 assert EVIL.items() <= response.headers.items()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/session/", 200),
+        ("GET", "/api/request-logs/list", 200),
+        ("POST", "/api/request-logs/summary/", 200),
+        ("GET", "/api/request-logs/nowhere/", 404),
+        ("GET", "/api/request-logs/list/?page_size=x", 400),
+        ("GET", "/api/nowhere", 404),
+        ("GET", "/api/request-logs/export/", 200),
+        ("GET", "/api/models", 200),
+        ("GET", "/v1/models", 200),
+    ],
+)
+async def test_what_a_session_opens_is_kept_in_no_cache(here: Running, method: str, path: str, status: int) -> None:
+    by_key = {"Authorization": f"Bearer {KEY}"}
+    by_cookie = {"Cookie": str(await here.sign_in(key=KEY)), **SITE}
+    response, _ = await here.ask(method, path, headers=by_cookie)
+    assert response.status == status
+    assert response.headers.getall("Cache-Control") == ["no-store"]
+    assert response.headers.getall("X-Content-Type-Options") == ["nosniff"]
+    response, _ = await here.ask(method, path, headers=by_cookie | by_key)
+    assert response.status == status
+    assert "export" in path or not {"Cache-Control", "X-Content-Type-Options"} & response.headers.keys()
+
+
 # Files
 
 
