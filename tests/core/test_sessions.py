@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.sessions import Link, key_id, key_of_session, read_link, signed_link, signed_session
+from gateway.core.sessions import (
+    Link,
+    key_id,
+    key_of_session,
+    may_be_session,
+    read_link,
+    signed_link,
+    signed_session,
+)
 
 SECRET = bytes(range(32))
 OTHER = bytes(range(1, 33))
@@ -74,6 +82,13 @@ def test_no_character_can_be_another(text: str) -> None:
             if changed != text:
                 assert key_of_session(SECRET, changed, 0) is None
                 assert read_link(SECRET, changed, 0) is None
+
+
+def test_only_what_looks_like_a_session_may_be_one() -> None:
+    assert may_be_session(SESSION)
+    for text in ("", "a", LINK, SESSION[:-1], f"{SESSION}a", f"{SESSION}\n", SESSION.replace(".", ","), f"a{SESSION}"):
+        assert not may_be_session(text)
+    assert not may_be_session(signed_session(SECRET, "k" * 250, 1000))
 
 
 def test_what_is_far_too_long_is_not_looked_at() -> None:

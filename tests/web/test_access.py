@@ -416,6 +416,28 @@ def test_no_key_can_be_reached_from_those_that_are_held() -> None:
         assert not any(key.encode() in text or key[:8].encode() in text for text in texts)
 
 
+def test_a_head_full_of_sessions_costs_a_few_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[bytes] = []
+
+    def digest(secret: bytes, said: bytes, name: str) -> bytes:
+        signed.append(said)
+        return sign(secret, said, name)
+
+    sign = hmac.digest
+    keys = Keys([(PROD, Caller("prod", "org-a", "prod"))], SECRET, FakeClock())
+    session = str(keys.session_with_key(PROD))
+    monkeypatch.setattr(hmac, "digest", digest)
+    forged = session[:-1] + ("A" if session[-1] != "A" else "Q")
+    for text, looked_at in (("a", 0), (session[1:], 0), (forged, 8)):
+        signed.clear()
+        with pytest.raises(Unauthorized):
+            keys.caller({"Cookie": ";".join([f"gw_session={text}"] * 4600)}, "GET")
+        assert len(signed) == looked_at
+    # What is none does not hide one that is.
+    texts = ["a"] * 4600 + [forged] * 7 + [session]
+    assert keys.caller({"Cookie": ";".join(f"gw_session={text}" for text in texts)}, "GET").name == "prod"
+
+
 def test_each_key_is_compared_with_every_one_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
