@@ -17,6 +17,8 @@ _ABANDONED = ("failed", 500, "span_lost", "The call has ended; its span could no
 
 
 _MOST = 2**63 - 1
+# Clocks are set back now and then: what was used is not to be good again.
+_KEPT_AFTER_S = 24 * 3600
 _LLM_CALLS = ", ".join(f"'{log_type}'" for log_type in LLM_CALLS)
 
 
@@ -317,8 +319,8 @@ def keep_place(db: sqlite3.Connection, name: str, seq: int) -> None:
 
 
 def use_link(db: sqlite3.Connection, nonce: str, expires_at: int, now: int) -> bool:
-    """Notes that a link is used, for as long as it is good; False if it was used before."""
-    db.execute("DELETE FROM used_link WHERE expires_at <= ?", (now,))
+    """Notes that a link is used, until a day after it was good; False if it was used before."""
+    db.execute("DELETE FROM used_link WHERE expires_at <= ?", (now - _KEPT_AFTER_S,))
     return db.execute("INSERT INTO used_link VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, expires_at)).rowcount > 0
 
 

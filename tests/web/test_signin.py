@@ -464,11 +464,21 @@ async def test_a_link_is_good_for_an_hour_and_then_forgotten(here: Running, cloc
     clock.advance(1)
     assert await here.sign_in(link=second) is None
     assert await here.sign_in(link=third) is None
+    clock.advance(24 * 3600)
     (fourth, _) = here.links()
     assert await here.sign_in(link=fourth)
     assert await here.sign_in(link=first) is None
     _, _, _, nonce, _ = fourth.split(".")
     assert _rows(here) == [nonce]
+
+
+async def test_a_link_that_was_used_stays_so_when_the_clock_is_set_back(here: Running, clock: FakeClock) -> None:
+    used, _ = here.links()
+    assert await here.sign_in(link=used)
+    clock.advance(LINK_S + 3600)
+    assert await here.sign_in(link=here.links()[0])
+    clock.advance(-LINK_S - 3600)
+    assert await here.sign_in(link=used) is None
 
 
 def _rows(here: Running) -> list[str]:
