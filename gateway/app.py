@@ -48,7 +48,7 @@ from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.series import SeriesHandlers
 from gateway.web.server import serving
-from gateway.web.signin import SignInHandlers
+from gateway.web.signin import SignInHandlers, keep_learning, learn_of_ended
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 from gateway.web.traces import TraceHandlers
@@ -260,6 +260,8 @@ async def opened(
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
         app.on_response_prepare.extend((leave_out_server, keep_out_of_caches))
         keys = Keys(callers(settings), session_secret(settings), clock)
+        await learn_of_ended(keys, store)
+        _goes_on(stack, keep_learning(keys, store), "learn of ended sessions")
         routes = table(
             SpanHandlers(recorder, store),
             ListHandlers(store),

@@ -13,11 +13,19 @@ SESSION_S = 14 * 24 * 3600
 LINK_S, LINK_FOR = 3600, "an hour"
 
 # What a text is, and the version of its fields: one that is signed as the one is not taken for the other.
-_SESSION, _LINK = "s1", "l1"
+_SESSION, _LINK = "s2", "l1"
 _KEY_ID_BYTES = 16
 # Longer ones are none of ours, and are not worth a look.
 _LONGEST = 256
-_session_shape = re.compile(rf"{_SESSION}\.[\w-]+\.\d+\.[\w-]{{43}}", re.ASCII)
+_session_shape = re.compile(rf"{_SESSION}\.[\w-]+\.\d+\.[\w-]+\.[\w-]{{43}}", re.ASCII)
+
+
+class Session(NamedTuple):
+    """What a session says: with which key, until when, and by which id it is known once it was ended."""
+
+    key_id: str
+    expires_at: int
+    id: str
 
 
 class Link(NamedTuple):
@@ -33,9 +41,9 @@ def key_id(secret: bytes, digest: bytes) -> str:
     return _text(hmac.digest(secret, b"key " + digest, "sha256")[:_KEY_ID_BYTES])
 
 
-def signed_session(secret: bytes, key: str, expires_at: int) -> str:
-    """The text of a session with the key of this id."""
-    return _signed(secret, _SESSION, key, str(expires_at))
+def signed_session(secret: bytes, session: Session) -> str:
+    """The text of a session."""
+    return _signed(secret, _SESSION, session.key_id, str(session.expires_at), session.id)
 
 
 def may_be_session(text: str) -> bool:
@@ -43,13 +51,13 @@ def may_be_session(text: str) -> bool:
     return len(text) <= _LONGEST and _session_shape.fullmatch(text) is not None
 
 
-def key_of_session(secret: bytes, text: str, now: int) -> str | None:
-    """The id of the key that a session is with; None where the text is none, or is over."""
+def read_session(secret: bytes, text: str, now: int) -> Session | None:
+    """What such a text says; None where it is none, or is over. It may have been ended."""
     fields = _fields(secret, _SESSION, text)
     if fields is None:
         return None
-    key, expires_at = fields
-    return key if now < int(expires_at) else None
+    key, expires_at, session_id = fields
+    return Session(key, int(expires_at), session_id) if now < int(expires_at) else None
 
 
 def signed_link(secret: bytes, link: Link) -> str:

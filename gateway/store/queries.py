@@ -324,6 +324,18 @@ def use_link(db: sqlite3.Connection, nonce: str, expires_at: int, now: int) -> b
     return db.execute("INSERT INTO used_link VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, expires_at)).rowcount > 0
 
 
+def end_session(db: sqlite3.Connection, session_id: str, expires_at: int, now: int) -> bool:
+    """Notes that a session was ended, until a day after it would be over; False if it was ended before."""
+    db.execute("DELETE FROM ended_session WHERE expires_at <= ?", (now - _KEPT_AFTER_S,))
+    added = db.execute("INSERT INTO ended_session VALUES (?, ?) ON CONFLICT DO NOTHING", (session_id, expires_at))
+    return added.rowcount > 0
+
+
+def ended_sessions(db: sqlite3.Connection) -> dict[str, int]:
+    """The sessions that were ended, and when they would be over."""
+    return {row[0]: row[1] for row in db.execute("SELECT id, expires_at FROM ended_session")}
+
+
 def take_seq(db: sqlite3.Connection) -> int:
     """The last place in the journal that was given away."""
     return int(db.execute("SELECT seq FROM journal").fetchone()[0])

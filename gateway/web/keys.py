@@ -8,7 +8,7 @@ from itertools import islice
 
 from gateway.clock import Clock
 from gateway.core import sessions, sites
-from gateway.core.sessions import Link
+from gateway.core.sessions import Link, Session
 from gateway.errors import FromElsewhere, Unauthorized
 from gateway.recorder import Caller
 
@@ -25,6 +25,7 @@ class Keys:
         """`secret` signs the sessions."""
         self._secret = secret
         self._clock = clock
+        self._ended: dict[str, int] = {}
         self.replace(callers)
 
     def replace(self, callers: Iterable[tuple[str, Caller]]) -> None:
@@ -54,11 +55,19 @@ class Keys:
 
     def signed_in(self, headers: Mapping[str, str]) -> Caller | None:
         """Whose session the cookies carry."""
+        return next((self._by_id[session.key_id] for session in self.sessions(headers)), None)
+
+    def sessions(self, headers: Mapping[str, str]) -> Iterator[Session]:
+        """The sessions that the cookies carry, of those that last."""
         for text in islice(_sessions_in(headers), _SESSIONS_AT_MOST):
-            key_id = sessions.key_of_session(self._secret, text, self._now())
-            if key_id is not None and key_id in self._by_id:
-                return self._by_id[key_id]
-        return None
+            session = sessions.read_session(self._secret, text, self._now())
+            if session is not None and session.key_id in self._by_id and session.id not in self._ended:
+                yield session
+
+    def end(self, ended: dict[str, int]) -> None:
+        """From now on these sessions let nobody in: the id of each, and when it would be over."""
+        now = self._now()
+        self._ended = {found: expires_at for found, expires_at in (self._ended | ended).items() if now < expires_at}
 
     def session_with_key(self, key: str) -> str | None:
         """A new session with a key; None where it is not let in."""
@@ -76,7 +85,8 @@ class Keys:
     def _session(self, key_id: str) -> str | None:
         if key_id not in self._by_id:
             return None
-        return sessions.signed_session(self._secret, key_id, self._now() + sessions.SESSION_S)
+        session = Session(key_id, self._now() + sessions.SESSION_S, self._clock.new_id())
+        return sessions.signed_session(self._secret, session)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())

@@ -23,7 +23,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.sessions import LINK_S, SESSION_S
 from gateway.errors import StoreError
-from gateway.web import files
+from gateway.web import files, signin
 from tests.conftest import Gateway as Started
 from tests.conftest import StartGateway
 from tests.fakes.clock import FakeClock
@@ -366,6 +366,41 @@ async def test_signing_out_takes_the_cookie_back(here: Running) -> None:
         assert (response.status, response.headers["Location"]) == (303, "/login")
         taken = response.cookies["gw_session"]
         assert (taken.value, taken["max-age"], taken["path"]) == ("", "0", "/")
+
+
+async def test_a_session_that_was_signed_out_of_is_over_for_its_copies_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as first:
+        ended, other = [str(await first.sign_in(key=KEY)) for _ in range(2)]
+        assert ended != other
+        headers = {"Cookie": f"{ended}; gw_session=a", **SITE}
+        assert (await first.ask("POST", "/logout", headers=headers))[0].status == 303
+        assert [await first.whose(cookie) for cookie in (ended, other)] == [None, "org-a"]
+        assert (await first.ask("GET", "/", headers={"Cookie": ended}))[0].status == 303
+    async with running(tmp_path) as second:
+        assert [await second.whose(cookie) for cookie in (ended, other)] == [None, "org-a"]
+
+
+async def test_other_processes_learn_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "_LOOK_EVERY_S", 0.01)
+    async with running(tmp_path) as first, running(tmp_path) as second:
+        ended, other = [str(await first.sign_in(key=KEY)) for _ in range(2)]
+        assert await second.whose(ended) == "org-a"
+        await first.ask("POST", "/logout", headers={"Cookie": ended, **SITE})
+        while await second.whose(ended) is not None:
+            pass
+        assert await second.whose(other) == "org-a"
+
+
+async def test_an_ended_session_is_forgotten_a_day_after_its_time(here: Running, clock: FakeClock) -> None:
+    def kept() -> int:
+        with closing(sqlite3.connect(here.settings.store.path)) as db:
+            return int(db.execute("SELECT count(*) FROM ended_session").fetchone()[0])
+
+    for passed_s, left in ((SESSION_S + 24 * 3600 - 1, 1), (1, 2), (0, 2)):
+        cookie = str(await here.sign_in(key=KEY))
+        await here.ask("POST", "/logout", headers={"Cookie": cookie, **SITE})
+        assert kept() == left
+        clock.advance(passed_s)
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text[::-1], lambda text: "", str.upper])
