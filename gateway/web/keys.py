@@ -50,7 +50,9 @@ class Keys:
         if caller is None:
             raise Unauthorized("No API key: send it as 'Authorization: Bearer KEY'.")
         if not sites.may_use_session(method, headers):
-            raise FromElsewhere("Only the gateway's own pages may use its session cookie: send an API key.")
+            raise FromElsewhere(
+                f"Only the gateway's own pages may use its session cookie: send an API key. {sites.PASS_HOST_ON}"
+            )
         return caller
 
     def signed_in(self, headers: Mapping[str, str]) -> Caller | None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.clock import Clock
 from gateway.core.sessions import SESSION_S
-from gateway.core.sites import is_from_elsewhere, may_sign_out, own_path
+from gateway.core.sites import PASS_HOST_ON, is_from_elsewhere, may_sign_out, own_path
 from gateway.errors import FromElsewhere, NotFound, StoreUnavailable, TooMuchToRead
 from gateway.recorder import Caller
 from gateway.store.store import Store
@@ -47,7 +47,7 @@ _OF_FILES = {
 _WRONG_KEY = "The gateway does not know this key."
 _NO_KEY = "Enter a key."
 _WRONG_LINK = "This link has been used, or is too old. Sign in with a key."
-_FOREIGN = "This was sent by a page of another site."
+_FOREIGN = f"This was sent by a page of another site. {PASS_HOST_ON}"
 
 
 class SignInHandlers:

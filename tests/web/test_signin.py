@@ -344,7 +344,8 @@ async def test_a_page_of_another_site_cannot_use_a_session_but_a_key(here: Runni
         assert response.status == writes, headers
         if writes == 403:
             assert await response.json() == {
-                "detail": "Only the gateway's own pages may use its session cookie: send an API key."
+                "detail": "Only the gateway's own pages may use its session cookie: send an API key. "
+                "A proxy before the gateway has to pass Host on as it came (nginx: proxy_set_header Host $http_host)."
             }
         with_key = cookie | headers | {"Authorization": f"Bearer {KEY}"}
         assert (await here.ask("POST", "/api/request-logs/", json={"model": "m"}, headers=with_key))[0].status == 201
@@ -356,7 +357,10 @@ async def test_no_page_of_another_site_signs_in_or_out(here: Running, headers: d
         cookie = str(await here.sign_in(key=KEY))
         response, _ = await here.ask("POST", path, data=form, headers={"Cookie": cookie, **headers})
         assert (response.status, len(response.cookies)) == (403, 0)
-        assert (await response.json())["detail"] == "This was sent by a page of another site."
+        assert (await response.json())["detail"] == (
+            "This was sent by a page of another site. "
+            "A proxy before the gateway has to pass Host on as it came (nginx: proxy_set_header Host $http_host)."
+        )
 
 
 async def test_signing_out_takes_the_cookie_back(here: Running) -> None:
