@@ -274,7 +274,7 @@ async def opened(
             IngestHandlers(recorder),
             RelayHandlers(proxy, pool, clock),
             StatusHandlers(store, metrics),
-            SignInHandlers(keys, store, clock),
+            SignInHandlers(keys, store, clock, metrics),
         )
         register(app, routes, keys)
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)

@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.core.sessions import SESSION_S
 from gateway.core.sites import PASS_HOST_ON, is_from_elsewhere, may_sign_out, own_path
 from gateway.errors import FromElsewhere, NotFound, StoreUnavailable, TooMuchToRead
+from gateway.metrics import Metrics
 from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.web import files
@@ -53,7 +54,8 @@ _FOREIGN = f"This was sent by a page of another site. {PASS_HOST_ON}"
 class SignInHandlers:
     """What the page's own routes do."""
 
-    def __init__(self, keys: Keys, store: Store, clock: Clock) -> None:
+    def __init__(self, keys: Keys, store: Store, clock: Clock, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._keys = keys
         self._store = store
         self._clock = clock
@@ -87,6 +89,7 @@ class SignInHandlers:
         key, link = form.get("key", "").strip(), form.get("link", "")
         session = await self._session_by_link(link) if link else self._keys.session_with_key(key)
         if session is None:
+            self._metrics.sign_ins_refused.inc()
             return _login_page(next_path, _WRONG_LINK if link else _WRONG_KEY if key else _NO_KEY)
         answer = _see_other(next_path)
         answer.set_cookie(
@@ -182,7 +185,8 @@ def _login_page(next_path: str, trouble: str = "") -> web.Response:
         of_trouble += ' aria-invalid="true"'
     goes_on = f'<input type="hidden" name="next" value="{escape(next_path)}">' if next_path != "/" else ""
     text = (
-        f'{_HEAD}<title>Sign in: span-gateway</title><link rel="stylesheet" href="/dashboard/login.css">'
+        f'{_HEAD}<title>Sign in: span-gateway</title><script src="/dashboard/theme.js"></script>'
+        '<link rel="stylesheet" href="/dashboard/login.css">'
         '<script type="module" src="/dashboard/login.js"></script></head><body><main>'
         '<h1><img src="/dashboard/icon.svg" alt="" width="28" height="28">span-gateway</h1>'
         f'<form method="post" action="/login">{told}<label for="key">Gateway key</label>'

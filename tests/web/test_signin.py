@@ -201,6 +201,17 @@ async def test_signing_in_leads_to_a_path_of_ours(here: Running, given: str, loc
     assert (response.status, response.headers["Location"]) == (303, f"{location}#")
 
 
+async def test_those_who_are_not_let_in_are_counted(here: Running) -> None:
+    assert await here.sign_in(key=KEY)
+    (link, _) = here.links()
+    assert await here.sign_in(link=link)
+    await here.ask("POST", "/logout", headers={"Sec-Fetch-Site": "cross-site"})
+    for form in ({"key": "wrong"}, {"key": ""}, {"link": link}, {"link": "wrong"}):
+        assert await here.sign_in(**form) is None
+    _, text = await here.ask("GET", "/metrics")
+    assert "gateway_sign_ins_refused_total 4.0" in text.splitlines()
+
+
 # The page
 
 
@@ -228,7 +239,8 @@ async def test_the_form_has_what_browsers_and_people_look_for(here: Running) -> 
     assert [button.text for button in form.all("button")] == ["Sign in"]
     assert "type" not in form.all("button")[0].attributes, "Enter submits"
     assert page.all("title")[0].text
-    assert _loaded(page) == {"/dashboard/icon.svg", "/dashboard/login.css", "/dashboard/login.js"}
+    names = ("icon.svg", "login.css", "login.js", "theme.js")
+    assert _loaded(page) == {f"/dashboard/{name}" for name in names}
     for address in _loaded(page):
         assert (await here.ask("GET", address))[0].status == 200
 
