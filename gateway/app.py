@@ -42,13 +42,13 @@ from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.live import LiveHandlers
-from gateway.web.middleware import RUNNING, Running, leave_out_server
+from gateway.web.middleware import RUNNING, Running, keep_out_of_caches, leave_out_server
 from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
 from gateway.web.routes import register, table
 from gateway.web.series import SeriesHandlers
 from gateway.web.server import serving
-from gateway.web.signin import SignInHandlers
+from gateway.web.signin import SignInHandlers, keep_learning, learn_of_ended
 from gateway.web.spans import SpanHandlers
 from gateway.web.status import StatusHandlers
 from gateway.web.traces import TraceHandlers
@@ -258,8 +258,10 @@ async def opened(
         app = web.Application(middlewares=[running.track], client_max_size=_bytes(settings.server.max_body_mb))
         app[RUNNING] = running
         app[BODY_TIMEOUT_S] = settings.server.body_timeout_s
-        app.on_response_prepare.append(leave_out_server)
+        app.on_response_prepare.extend((leave_out_server, keep_out_of_caches))
         keys = Keys(callers(settings), session_secret(settings), clock)
+        await learn_of_ended(keys, store)
+        _goes_on(stack, keep_learning(keys, store), "learn of ended sessions")
         routes = table(
             SpanHandlers(recorder, store),
             ListHandlers(store),
@@ -272,7 +274,7 @@ async def opened(
             IngestHandlers(recorder),
             RelayHandlers(proxy, pool, clock),
             StatusHandlers(store, metrics),
-            SignInHandlers(keys, store, clock),
+            SignInHandlers(keys, store, clock, metrics),
         )
         register(app, routes, keys)
         gateway = Gateway(app, settings, clock, keys, upstreams, pool, recorder, proxy, store, loading)

@@ -6,6 +6,7 @@ GatewayError
 │   ├── MalformedBody      400
 │   ├── Unauthorized       401
 │   ├── FromElsewhere      403: a page of another site, with the session of ours
+│   ├── NeedsKey           403: a session, where only a key in a header is let in
 │   ├── NotFound           404
 │   ├── NotByThisMethod    405
 │   ├── StillRunning       409: a span that cannot be changed yet
@@ -72,6 +73,13 @@ class FromElsewhere(RefusedRequest):
 
     status = 403
     code = "from_elsewhere"
+
+
+class NeedsKey(RefusedRequest):
+    """A session does not open this route, a key in a header does."""
+
+    status = 403
+    code = "key_needed"
 
 
 class NotFound(RefusedRequest):

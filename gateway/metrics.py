@@ -45,6 +45,9 @@ class Metrics:
         self.commit_waits_over = Counter(
             "gateway_commit_waits_over_total", "Replies released before their span's commit", registry=registry
         )
+        self.sign_ins_refused = Counter(
+            "gateway_sign_ins_refused_total", "Wrong keys and links at the dashboard's sign-in", registry=registry
+        )
         self.waiting_bytes = Gauge(
             "gateway_store_waiting_bytes",
             "Bytes of spans that wait for their commit",

@@ -4,6 +4,7 @@ Both name a key, by an id that says nothing of it to those without the secret. T
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from typing import NamedTuple
 
@@ -12,10 +13,19 @@ SESSION_S = 14 * 24 * 3600
 LINK_S, LINK_FOR = 3600, "an hour"
 
 # What a text is, and the version of its fields: one that is signed as the one is not taken for the other.
-_SESSION, _LINK = "s1", "l1"
+_SESSION, _LINK = "s2", "l1"
 _KEY_ID_BYTES = 16
 # Longer ones are none of ours, and are not worth a look.
 _LONGEST = 256
+_session_shape = re.compile(rf"{_SESSION}\.[\w-]+\.\d+\.[\w-]+\.[\w-]{{43}}", re.ASCII)
+
+
+class Session(NamedTuple):
+    """What a session says: with which key, until when, and by which id it is known once it was ended."""
+
+    key_id: str
+    expires_at: int
+    id: str
 
 
 class Link(NamedTuple):
@@ -31,18 +41,23 @@ def key_id(secret: bytes, digest: bytes) -> str:
     return _text(hmac.digest(secret, b"key " + digest, "sha256")[:_KEY_ID_BYTES])
 
 
-def signed_session(secret: bytes, key: str, expires_at: int) -> str:
-    """The text of a session with the key of this id."""
-    return _signed(secret, _SESSION, key, str(expires_at))
+def signed_session(secret: bytes, session: Session) -> str:
+    """The text of a session."""
+    return _signed(secret, _SESSION, session.key_id, str(session.expires_at), session.id)
 
 
-def key_of_session(secret: bytes, text: str, now: int) -> str | None:
-    """The id of the key that a session is with; None where the text is none, or is over."""
+def may_be_session(text: str) -> bool:
+    """Whether a text looks like a session, which takes no time to tell."""
+    return len(text) <= _LONGEST and _session_shape.fullmatch(text) is not None
+
+
+def read_session(secret: bytes, text: str, now: int) -> Session | None:
+    """What such a text says; None where it is none, or is over. It may have been ended."""
     fields = _fields(secret, _SESSION, text)
     if fields is None:
         return None
-    key, expires_at = fields
-    return key if now < int(expires_at) else None
+    key, expires_at, session_id = fields
+    return Session(key, int(expires_at), session_id) if now < int(expires_at) else None
 
 
 def signed_link(secret: bytes, link: Link) -> str:
@@ -66,13 +81,12 @@ def _signed(secret: bytes, *fields: str) -> str:
 
 def _fields(secret: bytes, kind: str, text: str) -> list[str] | None:
     """The fields of a text of this kind that was signed here."""
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or not text.startswith(f"{kind}."):
         return None
     said, _, signature = text.rpartition(".")
     if not hmac.compare_digest(_bytes(signature), _bytes(_signature(secret, said))):
         return None
-    found, *fields = said.split(".")
-    return fields if found == kind else None
+    return said.split(".")[1:]
 
 
 def _signature(secret: bytes, said: str) -> str:

@@ -6,9 +6,12 @@ Sec-Fetch-Site is sent to https and to this machine only; elsewhere Origin has t
 import re
 from collections.abc import Mapping
 
+# What a page of ours is told whose Origin does not fit, which is mostly so behind a proxy.
+PASS_HOST_ON = "A proxy before the gateway has to pass Host on as it came (nginx: proxy_set_header Host $http_host)."
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _READING = frozenset({"GET", "HEAD"})
-# One slash, and what a path and its query are written with: no backslash, which browsers take for a slash.
-_own_path = re.compile(r"/(?!/)[!-\[\]-~]*")
+# What a query is written with: no backslash, which browsers take for a slash.
+_own_path = re.compile(r"/(?:\?[!-\[\]-~]*)?")
 
 
 def may_use_session(method: str, headers: Mapping[str, str]) -> bool:
@@ -41,7 +44,11 @@ def _is_from_here(headers: Mapping[str, str]) -> bool:
 def _has_own_origin(headers: Mapping[str, str]) -> bool:
     # Whoever speaks https for us passes on plain http: the scheme is not ours to know.
     scheme, _, host = headers.get("Origin", "").partition("://")
-    return scheme in ("http", "https") and bool(host) and host.lower() == headers.get("Host", "").lower()
+    port = _DEFAULT_PORTS.get(scheme)
+    if port is None:
+        return False
+    host = host.lower().removesuffix(port)
+    return bool(host) and host == headers.get("Host", "").lower().removesuffix(port)
 
 
 def of_the_page(name: str) -> bool:
@@ -51,5 +58,5 @@ def of_the_page(name: str) -> bool:
 
 
 def own_path(text: str) -> str:
-    """The path, and query, to go on to; `/` where the text is none of ours."""
+    """The dashboard's address to go on to, with its query; `/` where the text is none."""
     return text if _own_path.fullmatch(text) else "/"

@@ -17,6 +17,8 @@ _ABANDONED = ("failed", 500, "span_lost", "The call has ended; its span could no
 
 
 _MOST = 2**63 - 1
+# Clocks are set back now and then: what was used is not to be good again.
+_KEPT_AFTER_S = 24 * 3600
 _LLM_CALLS = ", ".join(f"'{log_type}'" for log_type in LLM_CALLS)
 
 
@@ -317,9 +319,21 @@ def keep_place(db: sqlite3.Connection, name: str, seq: int) -> None:
 
 
 def use_link(db: sqlite3.Connection, nonce: str, expires_at: int, now: int) -> bool:
-    """Notes that a link is used, for as long as it is good; False if it was used before."""
-    db.execute("DELETE FROM used_link WHERE expires_at <= ?", (now,))
+    """Notes that a link is used, until a day after it was good; False if it was used before."""
+    db.execute("DELETE FROM used_link WHERE expires_at <= ?", (now - _KEPT_AFTER_S,))
     return db.execute("INSERT INTO used_link VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, expires_at)).rowcount > 0
+
+
+def end_session(db: sqlite3.Connection, session_id: str, expires_at: int, now: int) -> bool:
+    """Notes that a session was ended, until a day after it would be over; False if it was ended before."""
+    db.execute("DELETE FROM ended_session WHERE expires_at <= ?", (now - _KEPT_AFTER_S,))
+    added = db.execute("INSERT INTO ended_session VALUES (?, ?) ON CONFLICT DO NOTHING", (session_id, expires_at))
+    return added.rowcount > 0
+
+
+def ended_sessions(db: sqlite3.Connection) -> dict[str, int]:
+    """The sessions that were ended, and when they would be over."""
+    return {row[0]: row[1] for row in db.execute("SELECT id, expires_at FROM ended_session")}
 
 
 def take_seq(db: sqlite3.Connection) -> int:

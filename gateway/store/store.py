@@ -562,6 +562,19 @@ class Store:
 
         return self._writer.put(apply, _EDIT_BYTES, patient=False).done
 
+    def end_session(self, session_id: str, expires_at: int, now: int) -> asyncio.Future[bool]:
+        """Queues that a session was ended; the future ends with the commit, False if it was ended before. Times are
+        seconds since 1970. Raises StoreUnavailable, as the future may."""
+
+        def apply(batch: Batch) -> bool:
+            return queries.end_session(batch.db, session_id, expires_at, now)
+
+        return self._writer.put(apply, _EDIT_BYTES, patient=False).done
+
+    async def ended_sessions(self) -> dict[str, int]:
+        """The sessions that were ended, by whichever process, and when they would be over. Raises StoreUnavailable."""
+        return await self._read(queries.ended_sessions)
+
     async def journal(self, seq: int, limit: int, shape: Callable[[Sequence[Row]], T]) -> tuple[T, int] | None:
         """What is behind a place in the journal, as `shape` makes it of rows of the view `spans` in the reader's
         thread, and how far that goes; None where there is nothing yet."""

@@ -2,15 +2,20 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from gateway.clock import Clock
 from gateway.core import sessions, sites
-from gateway.core.sessions import Link
+from gateway.core.sessions import Link, Session
 from gateway.errors import FromElsewhere, Unauthorized
 from gateway.recorder import Caller
 
 SESSION_COOKIE = "gw_session"
+# So many are looked at: each costs a signature, also where it comes from nobody.
+_SESSIONS_AT_MOST = 8
+_session_cookie = re.compile(rf"(?:^|;)[ \t]*{SESSION_COOKIE}=([^;]*)")
 
 
 class Keys:
@@ -20,6 +25,7 @@ class Keys:
         """`secret` signs the sessions."""
         self._secret = secret
         self._clock = clock
+        self._ended: dict[str, int] = {}
         self.replace(callers)
 
     def replace(self, callers: Iterable[tuple[str, Caller]]) -> None:
@@ -44,16 +50,26 @@ class Keys:
         if caller is None:
             raise Unauthorized("No API key: send it as 'Authorization: Bearer KEY'.")
         if not sites.may_use_session(method, headers):
-            raise FromElsewhere("Only the gateway's own pages may use its session cookie: send an API key.")
+            raise FromElsewhere(
+                f"Only the gateway's own pages may use its session cookie: send an API key. {sites.PASS_HOST_ON}"
+            )
         return caller
 
     def signed_in(self, headers: Mapping[str, str]) -> Caller | None:
         """Whose session the cookies carry."""
-        for text in _sessions_in(headers):
-            key_id = sessions.key_of_session(self._secret, text, self._now())
-            if key_id is not None and key_id in self._by_id:
-                return self._by_id[key_id]
-        return None
+        return next((self._by_id[session.key_id] for session in self.sessions(headers)), None)
+
+    def sessions(self, headers: Mapping[str, str]) -> Iterator[Session]:
+        """The sessions that the cookies carry, of those that last."""
+        for text in islice(_sessions_in(headers), _SESSIONS_AT_MOST):
+            session = sessions.read_session(self._secret, text, self._now())
+            if session is not None and session.key_id in self._by_id and session.id not in self._ended:
+                yield session
+
+    def end(self, ended: dict[str, int]) -> None:
+        """From now on these sessions let nobody in: the id of each, and when it would be over."""
+        now = self._now()
+        self._ended = {found: expires_at for found, expires_at in (self._ended | ended).items() if now < expires_at}
 
     def session_with_key(self, key: str) -> str | None:
         """A new session with a key; None where it is not let in."""
@@ -71,7 +87,8 @@ class Keys:
     def _session(self, key_id: str) -> str | None:
         if key_id not in self._by_id:
             return None
-        return sessions.signed_session(self._secret, key_id, self._now() + sessions.SESSION_S)
+        session = Session(key_id, self._now() + sessions.SESSION_S, self._clock.new_id())
+        return sessions.signed_session(self._secret, session)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
@@ -84,10 +101,15 @@ def key_digest(key: str) -> bytes:
 
 def _sessions_in(headers: Mapping[str, str]) -> Iterator[str]:
     """Several where another server on this host has set a cookie of this name for some path too."""
-    for cookie in headers.get("Cookie", "").split(";"):
-        name, _, value = cookie.strip().partition("=")
-        if name == SESSION_COOKIE:
-            yield value
+    for found in _session_cookie.finditer(headers.get("Cookie", "")):
+        text = found[1].strip()
+        if sessions.may_be_session(text):
+            yield text
+
+
+def is_by_session(headers: Mapping[str, str]) -> bool:
+    """Whether a request that was let in was so by a session, and comes from a browser's page."""
+    return "Cookie" in headers and not key_in(headers)
 
 
 def key_in(headers: Mapping[str, str]) -> str:

@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gateway.core import secrets
-from gateway.errors import RefusedRequest, UpstreamError
+from gateway.errors import NeedsKey, RefusedRequest, UpstreamError
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import Caller
-from gateway.web.keys import Keys
+from gateway.web.keys import Keys, is_by_session
 from gateway.web.replies import error_reply, problem
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+
+_API = ("/api/", "/v1/")
 
 LOG_ID = web.RequestKey("log_id", str)
 
@@ -110,9 +112,28 @@ def with_key(keys: Keys, handler: KeyedHandler) -> Handler:
     return keyed
 
 
+def without_session(handler: KeyedHandler) -> KeyedHandler:
+    """A handler that a session does not open."""
+
+    async def refusing(request: web.Request, caller: Caller) -> web.StreamResponse:
+        if is_by_session(request.headers):
+            raise NeedsKey("The dashboard's session does not open this route: send an API key in a header.")
+        return await handler(request, caller)
+
+    return refusing
+
+
 async def leave_out_server(request: web.Request, response: web.StreamResponse) -> None:
     """Takes back what aiohttp says of itself."""
     response.headers.popall("Server", None)
+
+
+async def keep_out_of_caches(request: web.Request, response: web.StreamResponse) -> None:
+    """What a session let in is kept by no browser, which caches what came with a cookie as it does everything else, and
+    is nothing but what it is said to be."""
+    if is_by_session(request.headers) and request.path.startswith(_API):
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

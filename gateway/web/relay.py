@@ -15,9 +15,12 @@ from gateway.recorder import Caller
 from gateway.upstream.pool import Pool
 from gateway.web.answer import RelayedAnswer
 from gateway.web.bodies import read_body
-from gateway.web.keys import key_in
+from gateway.web.keys import is_by_session
 from gateway.web.middleware import LOG_ID, RUNNING
 from gateway.web.replies import json_reply
+
+# An upstream's answer is no page of ours, whatever it says that it is.
+_SHUT_IN = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
 
 
 class HttpClient:
@@ -27,7 +30,8 @@ class HttpClient:
         self.started_at = clock.monotonic()
         self.start_time: datetime = clock.now()
         self.method = request.method
-        self.headers = _without_page(request.headers)
+        self._is_by_session = is_by_session(request.headers)
+        self.headers = _without_page(request.headers) if self._is_by_session else request.headers
         self._request = request
         self.answer: RelayedAnswer | None = None
 
@@ -42,6 +46,8 @@ class HttpClient:
         return await read_body(self._request)
 
     def begin(self, status: int, reason: str, answer_headers: CIMultiDict[str]) -> None:
+        if self._is_by_session:
+            answer_headers.update(_SHUT_IN)
         self.answer = RelayedAnswer(self._request, status, reason, answer_headers)
 
     async def flush(self) -> None:
@@ -98,8 +104,6 @@ class RelayHandlers:
 
 def _without_page(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
     """What a page of ours asks an upstream is asked by the gateway: some refuse what comes from a browser's page."""
-    if "Cookie" not in headers or key_in(headers):
-        return headers
     return CIMultiDictProxy(CIMultiDict((name, text) for name, text in headers.items() if not of_the_page(name)))
 
 

@@ -15,7 +15,7 @@ from gateway.web.ingest import IngestHandlers
 from gateway.web.keys import Keys
 from gateway.web.lists import ListHandlers
 from gateway.web.live import LiveHandlers
-from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key
+from gateway.web.middleware import RUNNING, Handler, KeyedHandler, with_key, without_session
 from gateway.web.openapi import ANY_METHOD, DESCRIPTION, Description, Route, describe
 from gateway.web.prices import PriceHandlers
 from gateway.web.relay import RelayHandlers
@@ -74,7 +74,8 @@ def table(
         Keyed("GET", "/api/models", relay.models),
         Keyed("POST", "/v1/traces", ingest.otlp),
         Keyed("POST", "/v1/traces/ingest", ingest.rows),
-        Keyed(ANY_METHOD, "/v1/{rest:.+}", relay.relay),
+        # What an upstream answers to a GET would be a page of our own origin to a browser that opens it.
+        Keyed(ANY_METHOD, "/v1/{rest:.+}", without_session(relay.relay)),
         Keyed("POST", "/api/request-logs", spans.create),
         Keyed("POST", "/api/request-logs/create", spans.create),
         Keyed("POST", "/api/request-logs/bulk", spans.bulk),

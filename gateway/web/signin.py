@@ -1,5 +1,7 @@
 """The dashboard's page, and how one signs in to it: with a key, or by a link that works once."""
 
+import asyncio
+from contextlib import suppress
 from html import escape
 from typing import NoReturn
 from urllib.parse import quote
@@ -9,8 +11,9 @@ from aiohttp import web
 from gateway import __version__
 from gateway.clock import Clock
 from gateway.core.sessions import SESSION_S
-from gateway.core.sites import is_from_elsewhere, may_sign_out, own_path
-from gateway.errors import FromElsewhere, NotFound
+from gateway.core.sites import PASS_HOST_ON, is_from_elsewhere, may_sign_out, own_path
+from gateway.errors import FromElsewhere, NotFound, StoreUnavailable, TooMuchToRead
+from gateway.metrics import Metrics
 from gateway.recorder import Caller
 from gateway.store.store import Store
 from gateway.web import files
@@ -19,6 +22,8 @@ from gateway.web.keys import SESSION_COOKIE, Keys
 from gateway.web.replies import json_reply
 
 _FORM_BYTES = 8 * 1024
+# So long a session may go on with other processes once one was told to end it.
+_LOOK_EVERY_S = 5.0
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -43,13 +48,14 @@ _OF_FILES = {
 _WRONG_KEY = "The gateway does not know this key."
 _NO_KEY = "Enter a key."
 _WRONG_LINK = "This link has been used, or is too old. Sign in with a key."
-_FOREIGN = "This was sent by a page of another site."
+_FOREIGN = f"This was sent by a page of another site. {PASS_HOST_ON}"
 
 
 class SignInHandlers:
     """What the page's own routes do."""
 
-    def __init__(self, keys: Keys, store: Store, clock: Clock) -> None:
+    def __init__(self, keys: Keys, store: Store, clock: Clock, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._keys = keys
         self._store = store
         self._clock = clock
@@ -83,6 +89,7 @@ class SignInHandlers:
         key, link = form.get("key", "").strip(), form.get("link", "")
         session = await self._session_by_link(link) if link else self._keys.session_with_key(key)
         if session is None:
+            self._metrics.sign_ins_refused.inc()
             return _login_page(next_path, _WRONG_LINK if link else _WRONG_KEY if key else _NO_KEY)
         answer = _see_other(next_path)
         answer.set_cookie(
@@ -105,9 +112,13 @@ class SignInHandlers:
         return session if await self._store.use_link(link.nonce, link.expires_at, now) else None
 
     async def logout(self, request: web.Request) -> web.StreamResponse:
-        """Ends the session in this browser."""
+        """Ends the session, also for who has a copy of its cookie."""
         if not may_sign_out(request.headers):
             _refuse()
+        now = int(self._clock.now().timestamp())
+        for session in list(self._keys.sessions(request.headers)):
+            self._keys.end({session.id: session.expires_at})
+            await self._store.end_session(session.id, session.expires_at, now)
         answer = _see_other("/login")
         answer.del_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
         return answer
@@ -130,6 +141,20 @@ class SignInHandlers:
         if file is None:
             raise NotFound(f"There is no route {request.path}.", code="not_found")
         return files.reply_if_new(request, file, _OF_FILES)
+
+
+async def learn_of_ended(keys: Keys, store: Store) -> None:
+    """Ends the sessions that any process on the database was told to end."""
+    # It has been logged, and there is a next time.
+    with suppress(StoreUnavailable, TooMuchToRead):
+        keys.end(await store.ended_sessions())
+
+
+async def keep_learning(keys: Keys, store: Store) -> None:
+    """Does so every few seconds, until it is cancelled."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        await learn_of_ended(keys, store)
 
 
 def _refuse() -> NoReturn:
@@ -160,7 +185,8 @@ def _login_page(next_path: str, trouble: str = "") -> web.Response:
         of_trouble += ' aria-invalid="true"'
     goes_on = f'<input type="hidden" name="next" value="{escape(next_path)}">' if next_path != "/" else ""
     text = (
-        f'{_HEAD}<title>Sign in: span-gateway</title><link rel="stylesheet" href="/dashboard/login.css">'
+        f'{_HEAD}<title>Sign in: span-gateway</title><script src="/dashboard/theme.js"></script>'
+        '<link rel="stylesheet" href="/dashboard/login.css">'
         '<script type="module" src="/dashboard/login.js"></script></head><body><main>'
         '<h1><img src="/dashboard/icon.svg" alt="" width="28" height="28">span-gateway</h1>'
         f'<form method="post" action="/login">{told}<label for="key">Gateway key</label>'

@@ -6,19 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.sessions import Link, key_id, key_of_session, read_link, signed_link, signed_session
+from gateway.core.sessions import (
+    Link,
+    Session,
+    key_id,
+    may_be_session,
+    read_link,
+    read_session,
+    signed_link,
+    signed_session,
+)
 
 SECRET = bytes(range(32))
 OTHER = bytes(range(1, 33))
 KEY = key_id(SECRET, hashlib.sha256(b"key").digest())
-SESSION = signed_session(SECRET, KEY, 1000)
+SESSION = signed_session(SECRET, Session(KEY, 1000, "id"))
 LINK = signed_link(SECRET, Link(KEY, 1000, "nonce"))
 
 
 def test_a_session_is_read_until_it_is_over() -> None:
-    assert key_of_session(SECRET, SESSION, 0) == key_of_session(SECRET, SESSION, 999) == KEY
-    assert key_of_session(SECRET, SESSION, 1000) is None
-    assert key_of_session(OTHER, SESSION, 0) is None
+    assert read_session(SECRET, SESSION, 0) == read_session(SECRET, SESSION, 999) == Session(KEY, 1000, "id")
+    assert read_session(SECRET, SESSION, 1000) is None
+    assert read_session(OTHER, SESSION, 0) is None
 
 
 def test_a_link_is_read_until_it_is_too_old() -> None:
@@ -28,7 +37,7 @@ def test_a_link_is_read_until_it_is_too_old() -> None:
 
 
 def test_neither_is_taken_for_the_other() -> None:
-    assert key_of_session(SECRET, LINK, 0) is None
+    assert read_session(SECRET, LINK, 0) is None
     assert read_link(SECRET, SESSION, 0) is None
 
 
@@ -62,7 +71,7 @@ def _changed(draw: st.DrawFn) -> str:
 @given(_texts | _changed(), st.integers(0, 2000))
 def test_no_other_text_is_read(text: str, now: int) -> None:
     if text not in (SESSION, LINK):
-        assert key_of_session(SECRET, text, now) is None
+        assert read_session(SECRET, text, now) is None
         assert read_link(SECRET, text, now) is None
 
 
@@ -72,19 +81,26 @@ def test_no_character_can_be_another(text: str) -> None:
         for other in "Aa1.-_= \x00é":
             changed = text[:at] + other + text[at + 1 :]
             if changed != text:
-                assert key_of_session(SECRET, changed, 0) is None
+                assert read_session(SECRET, changed, 0) is None
                 assert read_link(SECRET, changed, 0) is None
 
 
+def test_only_what_looks_like_a_session_may_be_one() -> None:
+    assert may_be_session(SESSION)
+    for text in ("", "a", LINK, SESSION[:-1], f"{SESSION}a", f"{SESSION}\n", SESSION.replace(".", ","), f"a{SESSION}"):
+        assert not may_be_session(text)
+    assert not may_be_session(signed_session(SECRET, Session("k" * 250, 1000, "id")))
+
+
 def test_what_is_far_too_long_is_not_looked_at() -> None:
-    long = signed_session(SECRET, "k" * 10_000, 1000)
-    assert key_of_session(SECRET, long, 0) is None
+    long = signed_session(SECRET, Session("k" * 10_000, 1000, "id"))
+    assert read_session(SECRET, long, 0) is None
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 2**40), st.integers(0, 2**40))
 def test_what_is_signed_is_read_before_its_end_and_not_after(digest: bytes, expires_at: int, now: int) -> None:
     key = key_id(SECRET, digest)
-    expected = key if now < expires_at else None
-    assert key_of_session(SECRET, signed_session(SECRET, key, expires_at), now) == expected
+    session = Session(key, expires_at, "0a")
+    assert read_session(SECRET, signed_session(SECRET, session), now) == (session if now < expires_at else None)
     link = Link(key, expires_at, "n-_0")
     assert read_link(SECRET, signed_link(SECRET, link), now) == (link if now < expires_at else None)

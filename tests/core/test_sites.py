@@ -45,15 +45,38 @@ def test_what_a_request_may_do_by_where_it_comes_from(headers: dict[str, str], a
     assert may_sign_out(headers) is ("out" in allowed.split())
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "is_ours"),
+    [
+        ("http://h", "h", True),
+        ("http://h:80", "h", True),
+        ("http://h", "h:80", True),
+        ("https://h", "h:443", True),
+        ("https://h:443", "h", True),
+        ("https://[::1]", "[::1]:443", True),
+        ("https://h", "h:80", False),
+        ("https://h:80", "h", False),
+        ("http://h", "h:443", False),
+        ("http://h:443", "h", False),
+        ("http://h:8080", "h", False),
+        ("http://h", "h:8080", False),
+        ("http://h:80", "h:8080", False),
+        ("http://[::80]", "[::]", False),
+        ("http://:80", "", False),
+        ("http://:80", ":80", False),
+    ],
+)
+def test_a_port_that_goes_without_saying_may_be_said(origin: str, host: str, is_ours: bool) -> None:
+    assert may_use_session("POST", {"Origin": origin, "Host": host}) is is_ours
+
+
 def test_without_a_host_there_is_no_origin_of_ours() -> None:
     for origin in ("http://", "https://", "://", ""):
         assert not may_use_session("POST", {"Origin": origin})
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/?a=b&c=%2F%2F", "/docs", "/a//b", "/?model=echo#x", "/?next=http://h/", "/~-._"]
-)
-def test_a_path_of_ours_is_gone_on_to(path: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/?", "/?a=b&c=%2F%2F", "/?//a", "/?model=echo#x", "/?next=http://h/", "/?~-._"])
+def test_the_dashboard_is_gone_on_to(path: str) -> None:
     assert own_path(path) == path
 
 
@@ -63,6 +86,12 @@ def test_a_path_of_ours_is_gone_on_to(path: str) -> None:
         *(
             "",
             "a",
+            "/docs",
+            "/v1/evil.html",
+            "/v1/a?b",
+            "/a//b",
+            "/#a",
+            "/.?a",
             "?a=b",
             "//elsewhere.example",
             "///elsewhere.example",
@@ -79,7 +108,19 @@ def test_a_path_of_ours_is_gone_on_to(path: str) -> None:
             "/\t/h",
             "\t//h",
         ),
-        *("/a\r\nSet-Cookie: a=b", "/\n/h", "/\x00", "/\x7f", "/é", "/\ud800", "/a\\b", "/\u2028"),
+        *(
+            "/a\r\nSet-Cookie: a=b",
+            "/\n/h",
+            "/\x00",
+            "/\x7f",
+            "/é",
+            "/\ud800",
+            "/a\\b",
+            "/?a\\b",
+            "/?a b",
+            "/?\n",
+            "/\u2028",
+        ),
     ],
 )
 def test_no_other_is(path: str) -> None:

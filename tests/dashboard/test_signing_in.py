@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.dashboard.conftest import KEY, OTHER_KEY, Browsing, Gateway, Seen
@@ -35,6 +36,20 @@ def test_a_key_signs_in_and_a_wrong_one_does_not(browsing: Browsing, gateway: Ga
     assert page.context.cookies() == []
     page.goto(f"{gateway.url}/")
     expect(page).to_have_url(re.compile(r"/login"))
+
+
+@pytest.mark.parametrize(("of_system", "chosen"), [("light", "dark"), ("dark", "light")])
+def test_the_form_is_as_light_as_the_dashboard_was(browsing: Browsing, of_system: str, chosen: str) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    found = {}
+    for theme in (of_system, chosen):
+        page = browsing.open("/login", theme=theme, key=None)
+        found[theme] = page.evaluate(ground)
+    assert found[of_system] != found[chosen]
+    page = browsing.open("/login", theme=of_system, key=None)
+    page.evaluate("(theme) => localStorage.setItem('theme', theme)", chosen)
+    page.reload()
+    assert page.evaluate(ground) == found[chosen]
 
 
 def test_the_link_of_the_demo_signs_in_once(browser: Browser, tmp_path: Path) -> None:

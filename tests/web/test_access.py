@@ -278,14 +278,16 @@ async def test_each_route_lets_in_whom_it_should(running: Running, upstream: Scr
             route = running.first_that_fits(method, path)
             known, of_b = answers(route, path.rstrip("/"))
             nobody = 401 if isinstance(route, Keyed) else known
-            expected[method, path] = [{nobody}, {known}, {of_b}]
+            # Of the relay, a session opens only what the dashboard uses; to who is signed in, the pages themselves
+            # answer otherwise.
+            is_closed = route is not None and shown(route)[1] == "/v1/{rest}"
+            in_session = [({403} if is_closed else {of}) if isinstance(route, Keyed) else set() for of in (known, of_b)]
+            expected[method, path] = [{nobody}, {known}, {of_b}, *in_session]
             before = len(upstream.requests)
             seen[method, path] = [await statuses(method, path, NO_KEY)]
             assert len(upstream.requests) == before
-            # To who is signed in, the pages themselves answer otherwise.
-            in_sessions = [[cookie] if isinstance(route, Keyed) else [] for cookie in cookies]
-            for keys, in_session in zip((KEY_OF_A, KEY_OF_B), in_sessions, strict=True):
-                seen[method, path].append(await statuses(method, path, keys + in_session))
+            for keys in (KEY_OF_A, KEY_OF_B, *([cookie] if isinstance(route, Keyed) else [] for cookie in cookies)):
+                seen[method, path].append(await statuses(method, path, keys))
     assert seen == expected
 
 
@@ -412,6 +414,28 @@ def test_no_key_can_be_reached_from_those_that_are_held() -> None:
     assert len([text for text in texts if len(text) == 32 and text != SECRET]) == len(callers)
     for key in (PROD, TEST):
         assert not any(key.encode() in text or key[:8].encode() in text for text in texts)
+
+
+def test_a_head_full_of_sessions_costs_a_few_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[bytes] = []
+
+    def digest(secret: bytes, said: bytes, name: str) -> bytes:
+        signed.append(said)
+        return sign(secret, said, name)
+
+    sign = hmac.digest
+    keys = Keys([(PROD, Caller("prod", "org-a", "prod"))], SECRET, FakeClock())
+    session = str(keys.session_with_key(PROD))
+    monkeypatch.setattr(hmac, "digest", digest)
+    forged = session[:-1] + ("A" if session[-1] != "A" else "Q")
+    for text, looked_at in (("a", 0), (session[1:], 0), (forged, 8)):
+        signed.clear()
+        with pytest.raises(Unauthorized):
+            keys.caller({"Cookie": ";".join([f"gw_session={text}"] * 4600)}, "GET")
+        assert len(signed) == looked_at
+    # What is none does not hide one that is.
+    texts = ["a"] * 4600 + [forged] * 7 + [session]
+    assert keys.caller({"Cookie": ";".join(f"gw_session={text}" for text in texts)}, "GET").name == "prod"
 
 
 def test_each_key_is_compared_with_every_one_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.sessions import LINK_S, SESSION_S
 from gateway.errors import StoreError
-from gateway.web import files
+from gateway.web import files, signin
 from tests.conftest import Gateway as Started
 from tests.conftest import StartGateway
 from tests.fakes.clock import FakeClock
@@ -177,7 +177,8 @@ async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
     ("given", "location"),
     [
         ("/?model=echo&start_time=2026-01-02", "/?model=echo&start_time=2026-01-02"),
-        ("/docs", "/docs"),
+        ("/docs", "/"),
+        ("/v1/evil.html", "/"),
         ("", "/"),
         ("//elsewhere.example", "/"),
         ("/\\elsewhere.example", "/"),
@@ -198,6 +199,17 @@ async def test_signing_in_leads_to_a_path_of_ours(here: Running, given: str, loc
     response, _ = await here.ask("GET", "/login", params={"next": given}, headers={"Cookie": str(cookie)})
     # The fragment of the address that led here is left behind.
     assert (response.status, response.headers["Location"]) == (303, f"{location}#")
+
+
+async def test_those_who_are_not_let_in_are_counted(here: Running) -> None:
+    assert await here.sign_in(key=KEY)
+    (link, _) = here.links()
+    assert await here.sign_in(link=link)
+    await here.ask("POST", "/logout", headers={"Sec-Fetch-Site": "cross-site"})
+    for form in ({"key": "wrong"}, {"key": ""}, {"link": link}, {"link": "wrong"}):
+        assert await here.sign_in(**form) is None
+    _, text = await here.ask("GET", "/metrics")
+    assert "gateway_sign_ins_refused_total 4.0" in text.splitlines()
 
 
 # The page
@@ -227,7 +239,8 @@ async def test_the_form_has_what_browsers_and_people_look_for(here: Running) -> 
     assert [button.text for button in form.all("button")] == ["Sign in"]
     assert "type" not in form.all("button")[0].attributes, "Enter submits"
     assert page.all("title")[0].text
-    assert _loaded(page) == {"/dashboard/icon.svg", "/dashboard/login.css", "/dashboard/login.js"}
+    names = ("icon.svg", "login.css", "login.js", "theme.js")
+    assert _loaded(page) == {f"/dashboard/{name}" for name in names}
     for address in _loaded(page):
         assert (await here.ask("GET", address))[0].status == 200
 
@@ -343,7 +356,8 @@ async def test_a_page_of_another_site_cannot_use_a_session_but_a_key(here: Runni
         assert response.status == writes, headers
         if writes == 403:
             assert await response.json() == {
-                "detail": "Only the gateway's own pages may use its session cookie: send an API key."
+                "detail": "Only the gateway's own pages may use its session cookie: send an API key. "
+                "A proxy before the gateway has to pass Host on as it came (nginx: proxy_set_header Host $http_host)."
             }
         with_key = cookie | headers | {"Authorization": f"Bearer {KEY}"}
         assert (await here.ask("POST", "/api/request-logs/", json={"model": "m"}, headers=with_key))[0].status == 201
@@ -355,7 +369,10 @@ async def test_no_page_of_another_site_signs_in_or_out(here: Running, headers: d
         cookie = str(await here.sign_in(key=KEY))
         response, _ = await here.ask("POST", path, data=form, headers={"Cookie": cookie, **headers})
         assert (response.status, len(response.cookies)) == (403, 0)
-        assert (await response.json())["detail"] == "This was sent by a page of another site."
+        assert (await response.json())["detail"] == (
+            "This was sent by a page of another site. "
+            "A proxy before the gateway has to pass Host on as it came (nginx: proxy_set_header Host $http_host)."
+        )
 
 
 async def test_signing_out_takes_the_cookie_back(here: Running) -> None:
@@ -365,6 +382,41 @@ async def test_signing_out_takes_the_cookie_back(here: Running) -> None:
         assert (response.status, response.headers["Location"]) == (303, "/login")
         taken = response.cookies["gw_session"]
         assert (taken.value, taken["max-age"], taken["path"]) == ("", "0", "/")
+
+
+async def test_a_session_that_was_signed_out_of_is_over_for_its_copies_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as first:
+        ended, other = [str(await first.sign_in(key=KEY)) for _ in range(2)]
+        assert ended != other
+        headers = {"Cookie": f"{ended}; gw_session=a", **SITE}
+        assert (await first.ask("POST", "/logout", headers=headers))[0].status == 303
+        assert [await first.whose(cookie) for cookie in (ended, other)] == [None, "org-a"]
+        assert (await first.ask("GET", "/", headers={"Cookie": ended}))[0].status == 303
+    async with running(tmp_path) as second:
+        assert [await second.whose(cookie) for cookie in (ended, other)] == [None, "org-a"]
+
+
+async def test_other_processes_learn_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "_LOOK_EVERY_S", 0.01)
+    async with running(tmp_path) as first, running(tmp_path) as second:
+        ended, other = [str(await first.sign_in(key=KEY)) for _ in range(2)]
+        assert await second.whose(ended) == "org-a"
+        await first.ask("POST", "/logout", headers={"Cookie": ended, **SITE})
+        while await second.whose(ended) is not None:
+            pass
+        assert await second.whose(other) == "org-a"
+
+
+async def test_an_ended_session_is_forgotten_a_day_after_its_time(here: Running, clock: FakeClock) -> None:
+    def kept() -> int:
+        with closing(sqlite3.connect(here.settings.store.path)) as db:
+            return int(db.execute("SELECT count(*) FROM ended_session").fetchone()[0])
+
+    for passed_s, left in ((SESSION_S + 24 * 3600 - 1, 1), (1, 2), (0, 2)):
+        cookie = str(await here.sign_in(key=KEY))
+        await here.ask("POST", "/logout", headers={"Cookie": cookie, **SITE})
+        assert kept() == left
+        clock.advance(passed_s)
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text[::-1], lambda text: "", str.upper])
@@ -463,11 +515,21 @@ async def test_a_link_is_good_for_an_hour_and_then_forgotten(here: Running, cloc
     clock.advance(1)
     assert await here.sign_in(link=second) is None
     assert await here.sign_in(link=third) is None
+    clock.advance(24 * 3600)
     (fourth, _) = here.links()
     assert await here.sign_in(link=fourth)
     assert await here.sign_in(link=first) is None
     _, _, _, nonce, _ = fourth.split(".")
     assert _rows(here) == [nonce]
+
+
+async def test_a_link_that_was_used_stays_so_when_the_clock_is_set_back(here: Running, clock: FakeClock) -> None:
+    used, _ = here.links()
+    assert await here.sign_in(link=used)
+    clock.advance(LINK_S + 3600)
+    assert await here.sign_in(link=here.links()[0])
+    clock.advance(-LINK_S - 3600)
+    assert await here.sign_in(link=used) is None
 
 
 def _rows(here: Running) -> list[str]:
@@ -608,6 +670,82 @@ async def test_what_a_page_asks_an_upstream_is_asked_by_the_gateway(
     assert not any(name in by_cookie.headers for name in OF_A_PAGE) and by_cookie.headers["X-Own"] == "kept"
     # Who sends a key sends what he likes.
     assert all(name in by_key.headers for name in OF_A_PAGE)
+
+
+EVIL = {"Content-Type": "text/html", "Content-Security-Policy": "default-src *", "X-Content-Type-Options": "none"}
+
+
+async def test_what_an_upstream_answers_is_no_page_of_ours(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    async def answer(received: Received, wire: Wire) -> None:
+        page = b"<script>fetch('/api/request-logs/', {method: 'POST'})</script>"
+        await wire.head(200, {**EVIL, "Content-Length": str(len(page))})
+        await wire.send(page)
+
+    upstream.play = answer
+    started: Started = await start_gateway()
+    by_key = {"Authorization": "Bearer test-key-of-org-a"}
+    async with aiohttp.ClientSession(started.url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.post("/login", data={"key": "test-key-of-org-a"}) as response:
+            assert response.status == 200
+        for method, path in (
+            ("GET", "/v1/evil.html"),
+            ("GET", "/v1/models/evil"),
+            ("GET", "/v1/chat/completions"),
+            ("HEAD", "/v1/evil.html"),
+            ("POST", "/v1/embeddings"),
+            ("POST", "/v1/chat/completions/evil"),
+            ("DELETE", "/v1/files/a"),
+        ):
+            before = len(upstream.requests)
+            async with browser.request(method, path, headers=SITE) as response:
+                assert (response.status, response.content_type) == (403, "application/json")
+                if method != "HEAD":
+                    assert (await response.json())["error"] == {
+                        "message": "The dashboard's session does not open this route: send an API key in a header.",
+                        "type": "invalid_request_error",
+                        "param": None,
+                        "code": "key_needed",
+                    }
+            assert len(upstream.requests) == before
+            async with browser.request(method, path, headers=SITE | by_key) as response:
+                assert response.status == 200
+                assert EVIL.items() <= response.headers.items()
+        for path in ("/v1/chat/completions", "/api/chat/completions", "/api/openai/v1/chat/completions"):
+            body = {"model": "gpt-4o-mini", "messages": []}
+            async with browser.post(path, json=body, headers=SITE) as response:
+                assert response.status == 200
+                assert response.headers.getall("Content-Security-Policy") == ["sandbox; default-src 'none'"]
+                assert response.headers.getall("X-Content-Type-Options") == ["nosniff"]
+            async with browser.post(path, json=body, headers=SITE | by_key) as response:
+                assert EVIL.items() <= response.headers.items()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/session/", 200),
+        ("GET", "/api/request-logs/list", 200),
+        ("POST", "/api/request-logs/summary/", 200),
+        ("GET", "/api/request-logs/nowhere/", 404),
+        ("GET", "/api/request-logs/list/?page_size=x", 400),
+        ("GET", "/api/nowhere", 404),
+        ("GET", "/api/request-logs/export/", 200),
+        ("GET", "/api/models", 200),
+        ("GET", "/v1/models", 200),
+    ],
+)
+async def test_what_a_session_opens_is_kept_in_no_cache(here: Running, method: str, path: str, status: int) -> None:
+    by_key = {"Authorization": f"Bearer {KEY}"}
+    by_cookie = {"Cookie": str(await here.sign_in(key=KEY)), **SITE}
+    response, _ = await here.ask(method, path, headers=by_cookie)
+    assert response.status == status
+    assert response.headers.getall("Cache-Control") == ["no-store"]
+    assert response.headers.getall("X-Content-Type-Options") == ["nosniff"]
+    response, _ = await here.ask(method, path, headers=by_cookie | by_key)
+    assert response.status == status
+    assert "export" in path or not {"Cache-Control", "X-Content-Type-Options"} & response.headers.keys()
 
 
 # Files

@@ -87,6 +87,7 @@ async def test_metrics_name_every_metric_and_nothing_secret(
         "gateway_spans_dropped_total 0.0",
         "gateway_store_troubles_total 0.0",
         "gateway_commit_waits_over_total 0.0",
+        "gateway_sign_ins_refused_total 0.0",
         "gateway_store_waiting_bytes 0.0",
     ):
         assert line in text.splitlines()
