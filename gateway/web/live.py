@@ -1,7 +1,7 @@
 """Spans as they come and change, as server-sent events."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,11 @@ from aiohttp import web
 from gateway.core.changes import GAP, READY, event, events, sign_of_life
 from gateway.core.filters import Filter
 from gateway.core.reading import columns_of, page_of
-from gateway.errors import MalformedBody, RefusedRequest, TooMuchToRead
+from gateway.errors import FromElsewhere, MalformedBody, RefusedRequest, TooMuchToRead, Unauthorized
 from gateway.recorder import Caller
 from gateway.store.changes import Changes
 from gateway.store.store import Store
+from gateway.web.keys import Keys
 from gateway.web.middleware import RUNNING
 from gateway.web.questions import asked, names
 from gateway.web.watch import Watch
@@ -38,12 +39,13 @@ _HEADERS = {
 class LiveHandlers:
     """What the route of live spans does."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
+        self._keys = keys
         self._watch = Watch(store)
 
     async def live(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """Goes on until the client leaves, or the gateway stops."""
+        """Goes on until the client leaves or is not let in any more, or the gateway stops."""
         which = await asked(request, LIVE_PARAMETERS)
         wanted = names(request.query.get("include_fields"))
         after = _place(request)
@@ -52,12 +54,27 @@ class LiveHandlers:
             end = await self._store.end_of_journal()
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
-            listener = _Listener(self._store, self._watch, response, caller.organization_id, which, wanted)
+            listener = _Listener(
+                self._store,
+                self._watch,
+                response,
+                caller.organization_id,
+                which,
+                wanted,
+                partial(self._is_let_in, request, caller.organization_id),
+            )
             await _until(running.ending, listener.tell(end if after is None else after))
         if running.ending.is_set() and request.transport is not None and request.transport.get_write_buffer_size():
             # Nobody waits for a slow client now: it goes on elsewhere where it was.
             request.transport.abort()
         return response
+
+    def _is_let_in(self, request: web.Request, organization_id: str) -> bool:
+        """Whether the key or the session is still good, and for the same organization."""
+        try:
+            return self._keys.caller(request.headers, request.method).organization_id == organization_id
+        except (Unauthorized, FromElsewhere):
+            return False
 
 
 @dataclass(slots=True)
@@ -70,6 +87,7 @@ class _Listener:
     organization_id: str
     which: Filter
     wanted: Sequence[str] | None
+    is_let_in: Callable[[], bool]
 
     async def tell(self, seq: int) -> None:
         """Tells what is behind a place, and then what comes; ends where the store cannot be read: a client comes back
@@ -77,8 +95,11 @@ class _Listener:
         with suppress(RefusedRequest):
             await self.response.write(event(READY, seq).encode())
             has_news = True
-            while True:
+            while self.is_let_in():
                 text, seq = await self._behind(seq)
+                # A look may take its time.
+                if not self.is_let_in():
+                    return
                 if text or not has_news:
                     await self.response.write(text or sign_of_life(seq).encode())
                 has_news = await self.watch.wait_behind(seq, SIGN_OF_LIFE_S)

@@ -258,6 +258,44 @@ async def test_what_is_not_known_is_refused(gateway: Gateway, query: str) -> Non
     assert looking() == []
 
 
+# Who is let in no more
+
+KEY_SECTION = """
+[[keys]]
+name = "{key}"
+key = "{key}"
+organization_id = "{organization}"
+"""
+
+
+@pytest.mark.parametrize("by_cookie", [False, True])
+@pytest.mark.parametrize("now_of", [None, "org-b"])
+async def test_whose_key_is_gone_or_of_others_hears_no_more(
+    tmp_path: Path, by_cookie: bool, now_of: str | None
+) -> None:
+    stays = f"[server]\nport = 0\n[store]\npath = '{tmp_path}/spans.db'\n"
+    stays += KEY_SECTION.format(key=KEY, organization="org-a")
+    before, after = (
+        config.parse(stays + ("" if of is None else KEY_SECTION.format(key=OTHER_KEY, organization=of)), "t.toml", {})
+        for of in ("org-a", now_of)
+    )
+    async with opened(before) as running, served(before, running) as url, aiohttp.ClientSession(url) as session:
+        gateway = Gateway(url, session, before.store.path)
+        headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+        if by_cookie:
+            form = {"key": OTHER_KEY}
+            async with session.post("/login", data=form, headers={"Origin": url}, allow_redirects=False) as response:
+                headers = {"Cookie": f"gw_session={response.cookies['gw_session'].value}"}
+        for_others = {"Authorization": f"Bearer {KEY}"}
+        async with listening(gateway, **headers) as events:
+            await gateway.post({"model": "m", "unique_id": "a"}, headers=for_others)
+            assert await events.next_ids(1) == ["a"]
+            running.reload(after)
+            await gateway.post({"model": "m", "unique_id": "b"}, headers=for_others)
+            # To the end of a body that is whole.
+            assert await events.response.content.read() == b""
+
+
 # The end
 
 SETTINGS = """
