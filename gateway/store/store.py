@@ -585,14 +585,14 @@ class Store:
         limit: int,
         columns: Sequence[str] | None,
         shape: Callable[[Changes, Iterator[Row]], T],
-    ) -> tuple[T, Changes]:
-        """What happened to an organization's spans behind a place in the journal, also as `shape` makes it of rows (see
-        `page`) in the reader's thread."""
+    ) -> T:
+        """What happened to an organization's spans behind a place in the journal, as `shape` makes it of that and of
+        their rows (see `page`) in the reader's thread."""
         where = conditions.of_spans(which)
 
-        def found(db: sqlite3.Connection) -> tuple[T, Changes]:
+        def found(db: sqlite3.Connection) -> T:
             new = changes.behind(db, organization_id, where, seq, limit)
-            return shape(new, lists.rows(db, new.ids, columns)), new
+            return shape(new, lists.rows(db, new.ids, columns))
 
         return await self._read(found)
 

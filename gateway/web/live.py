@@ -1,15 +1,16 @@
 """Spans as they come and change, as server-sent events."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
 
-from gateway.core.changes import GAP, READY, event, events, sign_of_life
+from gateway.core.changes import GAP, READY, SPAN, event, event_of, sign_of_life
 from gateway.core.filters import Filter
 from gateway.core.reading import columns_of, page_of
 from gateway.errors import FromElsewhere, MalformedBody, RefusedRequest, TooMuchToRead, Unauthorized
@@ -17,6 +18,7 @@ from gateway.recorder import Caller
 from gateway.store.changes import Changes
 from gateway.store.store import Store
 from gateway.web.keys import Keys
+from gateway.web.lasting import Room, until
 from gateway.web.middleware import RUNNING
 from gateway.web.questions import asked, names
 from gateway.web.watch import Watch
@@ -24,8 +26,15 @@ from gateway.web.watch import Watch
 LIVE_PARAMETERS = frozenset({"start_time", "end_time", "environment", "log_type", "include_fields", "search", "after"})
 LAST_EVENT_ID = "Last-Event-ID"
 SIGN_OF_LIFE_S = 15.0
+# In one process. Each may hold what it is about to be told.
+LISTENERS_AT_MOST = 100
 # In one look. A client that is slow holds up the next one, so that no more than this waits for it.
 _AT_ONCE = 200
+# Characters of events, to which the last one is added that begins within them.
+_ROOM = 256 * 1024
+# So much is left to the connection at a time, which copies it.
+_PIECE_BYTES = 64 * 1024
+_PIECE_WITHIN_S = 30.0
 _LAST_PLACE = 2**63 - 1
 _DIGITS_AT_MOST = 19
 _HEADERS = {
@@ -43,6 +52,7 @@ class LiveHandlers:
         self._store = store
         self._keys = keys
         self._watch = Watch(store)
+        self._room = Room(LISTENERS_AT_MOST, "Listeners")
 
     async def live(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Goes on until the client leaves or is not let in any more, or the gateway stops."""
@@ -50,7 +60,7 @@ class LiveHandlers:
         wanted = names(request.query.get("include_fields"))
         after = _place(request)
         running = request.app[RUNNING]
-        with running.listening(), self._watch.kept():
+        with self._room.taken(), running.listening(), self._watch.kept():
             end = await self._store.end_of_journal()
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
@@ -62,11 +72,12 @@ class LiveHandlers:
                 which,
                 wanted,
                 partial(self._is_let_in, request, caller.organization_id),
+                partial(_hang_up, request),
             )
-            await _until(running.ending, listener.tell(end if after is None else after))
+            await until(running.ending, listener.tell(end if after is None else after))
         if running.ending.is_set() and request.transport is not None and request.transport.get_write_buffer_size():
             # Nobody waits for a slow client now: it goes on elsewhere where it was.
-            request.transport.abort()
+            _hang_up(request)
         return response
 
     def _is_let_in(self, request: web.Request, organization_id: str) -> bool:
@@ -88,12 +99,13 @@ class _Listener:
     which: Filter
     wanted: Sequence[str] | None
     is_let_in: Callable[[], bool]
+    hang_up: Callable[[], None]
 
     async def tell(self, seq: int) -> None:
         """Tells what is behind a place, and then what comes; ends where the store cannot be read: a client comes back
         with its place."""
         with suppress(RefusedRequest):
-            await self.response.write(event(READY, seq).encode())
+            await self._write(event(READY, seq).encode())
             has_news = True
             while self.is_let_in():
                 text, seq = await self._behind(seq)
@@ -101,38 +113,50 @@ class _Listener:
                 if not self.is_let_in():
                     return
                 if text or not has_news:
-                    await self.response.write(text or sign_of_life(seq).encode())
+                    await self._write(text or sign_of_life(seq).encode())
                 has_news = await self.watch.wait_behind(seq, SIGN_OF_LIFE_S)
+
+    async def _write(self, text: bytes) -> None:
+        """Hangs up on who does not read on: it comes back with its place."""
+        try:
+            for at in range(0, len(text), _PIECE_BYTES):
+                async with asyncio.timeout(_PIECE_WITHIN_S):
+                    await self.response.write(text[at : at + _PIECE_BYTES])
+        except TimeoutError:
+            self.hang_up()
+            raise ConnectionResetError("the client reads no more") from None
 
     async def _behind(self, seq: int) -> tuple[bytes, int]:
         """What to tell, and how far that goes."""
         columns = None if self.wanted is None else columns_of(self.wanted)
         shape = partial(_written, wanted=self.wanted)
         try:
-            text, new = await self.store.changes(
+            return await self.store.changes(
                 self.organization_id, self.which, seq, limit=_AT_ONCE, columns=columns, shape=shape
             )
         except TooMuchToRead:
             end = await self.store.end_of_journal()
             return event(GAP, end).encode(), end
-        return text, new.end
 
 
-def _written(new: Changes, rows: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None) -> bytes:
-    return (event(GAP, new.end) if new.is_gap else events(new.found, page_of(rows, wanted))).encode()
+def _written(new: Changes, rows: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None) -> tuple[bytes, int]:
+    """What to tell of changes, as much as has room, and how far that goes."""
+    if new.is_gap:
+        return event(GAP, new.end).encode(), new.end
+    shown = iter(rows)
+    told: list[str] = []
+    room = _ROOM
+    for number, change in enumerate(new.found, 1):
+        told.append(event_of(change, page_of(islice(shown, 1), wanted)[0] if change.kind == SPAN else None))
+        room -= len(told[-1])
+        if room <= 0 and number < len(new.found):
+            return "".join(told).encode(), change.seq
+    return "".join(told).encode(), new.end
 
 
-async def _until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Does this until it is done, or until the event is set."""
-    working, waiting = asyncio.create_task(work), asyncio.create_task(ending.wait())
-    try:
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        working.cancel()
-        waiting.cancel()
-        await asyncio.gather(working, waiting, return_exceptions=True)
-    if not working.cancelled():
-        working.result()
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _place(request: web.Request) -> int | None:

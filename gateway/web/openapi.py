@@ -194,6 +194,7 @@ def _refusal(description: str, schema: str = "Refusal", headers: Schema | None =
 
 
 _TOO_MUCH = "The request came too slowly, its head is too large, or all connections are taken."
+_NOT_NOW = "The store takes nothing for now, or of what goes on for long as much as may already does."
 _NOT_FROM_HERE = "A page of another site sent it, with the session of one who is signed in here."
 _MAY_NAME_SPAN = {LOG_ID_HEADER: {"schema": {"type": "string"}, "description": "The call's span, if it left one."}}
 _MAY_RETRY = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; or a date, of an upstream."}}
@@ -211,7 +212,7 @@ _RESPONSES: Schema = {
     "StillRunning": _refusal("The span is of a call that has not ended."),
     "TooLarge": _refusal("The body is larger than [server] max_body_mb, or the answer takes too long to make."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
-    "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
+    "Unavailable": _refusal(_NOT_NOW, headers={"Retry-After": ref("headers", "Retry-After")}),
     "NotLetIn": _refusal(_TOO_MUCH, headers=_MAY_RETRY),
     "CallRefused": {
         "description": "A refusal of the gateway, in OpenAI's error shape; or the upstream's own, as it is.",

@@ -258,6 +258,61 @@ async def test_what_is_not_known_is_refused(gateway: Gateway, query: str) -> Non
     assert looking() == []
 
 
+# What listeners may take
+
+
+async def test_one_write_is_of_as_many_as_have_room(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_ROOM", 5000)
+    written: list[bytes] = []
+    write = live._Listener._write
+
+    async def noted(listener: live._Listener, text: bytes) -> None:
+        written.append(text)
+        await write(listener, text)
+
+    monkeypatch.setattr(live._Listener, "_write", noted)
+    for number, size in enumerate((10, 10, 10_000, 100_000, 10)):
+        await post(gateway, str(number), note="x" * size)
+    async with listening(gateway, "?after=0&include_fields=note") as events:
+        assert await events.next_ids(5) == ["0", "1", "2", "3", "4"]
+    assert [text.count(b"event: span") for text in written] == [0, 3, 1, 1]
+
+
+async def test_who_reads_no_more_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_PIECE_WITHIN_S", 0.0)
+    async with stopping(tmp_path) as (gateway, _, app):
+        for number in range(20):
+            await post(gateway, str(number), input="x" * 900_000)
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.write(f"GET /api/request-logs/live/?after=0 HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+        await reader.readuntil(b"event: ready")
+        async with asyncio.timeout(60):
+            while app[RUNNING]._listening:
+                await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_those_for_whom_there_is_no_room_are_refused(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LISTENERS_AT_MOST", 1)
+    gateway = await start_gateway()
+
+    async def status() -> int:
+        async with gateway.session.get("/api/request-logs/live/") as response:
+            if response.status == 503:
+                assert response.headers["Retry-After"] == "5"
+                assert (await response.json())["detail"] == "Listeners: no more than 1 at once. Try again later."
+            return response.status
+
+    async with listening(gateway):
+        assert await status() == 503
+    async with asyncio.timeout(60):
+        while await status() != 200:
+            pass
+
+
 # Who is let in no more
 
 KEY_SECTION = """
