@@ -581,17 +581,18 @@ class Store:
         organization_id: str,
         which: Filter,
         seq: int,
+        end: int,
         *,
         limit: int,
         columns: Sequence[str] | None,
         shape: Callable[[Changes, Iterator[Row]], T],
     ) -> T:
-        """What happened to an organization's spans behind a place in the journal, as `shape` makes it of that and of
-        their rows (see `page`) in the reader's thread."""
+        """What happened to an organization's spans behind a place in the journal up to another, as `shape` makes it of
+        that and of their rows (see `page`) in the reader's thread."""
         where = conditions.of_spans(which)
 
         def found(db: sqlite3.Connection) -> T:
-            new = changes.behind(db, organization_id, where, seq, limit)
+            new = changes.behind(db, organization_id, where, seq, end, limit)
             return shape(new, lists.rows(db, new.ids, columns))
 
         return await self._read(found)

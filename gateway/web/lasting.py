@@ -1,11 +1,14 @@
-"""Answers that go on for long: how many at once, and how they end."""
+"""Answers that go on for long: how many at once, what they share, and how they end."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from gateway.errors import TooManyAtOnce
+
+T = TypeVar("T")
 
 
 class Room:
@@ -26,6 +29,38 @@ class Room:
             yield
         finally:
             self._taken -= 1
+
+
+@dataclass(slots=True)
+class _Work(Generic[T]):
+    task: asyncio.Task[T]
+    waiting: int = 0
+
+
+class Shared(Generic[T]):
+    """Work that is done once for all who want the same at the same time, one after the other."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore()
+        self._under_way: dict[Hashable, _Work[T]] = {}
+
+    async def done(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What comes of the work that this key stands for; given up once nobody waits for it any more."""
+        found = self._under_way.get(key)
+        if found is None:
+            found = self._under_way[key] = _Work(asyncio.create_task(self._in_turn(work)))
+        found.waiting += 1
+        try:
+            return await asyncio.shield(found.task)
+        finally:
+            found.waiting -= 1
+            if not found.waiting:
+                found.task.cancel()
+                del self._under_way[key]
+
+    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._turn:
+            return await work()
 
 
 async def until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -18,7 +18,7 @@ from gateway.recorder import Caller
 from gateway.store.changes import Changes
 from gateway.store.store import Store
 from gateway.web.keys import Keys
-from gateway.web.lasting import Room, until
+from gateway.web.lasting import Room, Shared, until
 from gateway.web.middleware import RUNNING
 from gateway.web.questions import asked, names
 from gateway.web.watch import Watch
@@ -30,6 +30,8 @@ SIGN_OF_LIFE_S = 15.0
 LISTENERS_AT_MOST = 100
 # In one look. A client that is slow holds up the next one, so that no more than this waits for it.
 _AT_ONCE = 200
+# Further behind, what is between is not told: to look for it takes long, whoever's it is.
+_PLACES_AT_MOST = 50_000
 # Characters of events, to which the last one is added that begins within them.
 _ROOM = 256 * 1024
 # So much is left to the connection at a time, which copies it.
@@ -52,6 +54,7 @@ class LiveHandlers:
         self._store = store
         self._keys = keys
         self._watch = Watch(store)
+        self._looks: Shared[tuple[bytes, int]] = Shared()
         self._room = Room(LISTENERS_AT_MOST, "Listeners")
 
     async def live(self, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -67,6 +70,7 @@ class LiveHandlers:
             listener = _Listener(
                 self._store,
                 self._watch,
+                self._looks,
                 response,
                 caller.organization_id,
                 which,
@@ -94,6 +98,7 @@ class _Listener:
 
     store: Store
     watch: Watch
+    looks: Shared[tuple[bytes, int]]
     response: web.StreamResponse
     organization_id: str
     which: Filter
@@ -128,21 +133,36 @@ class _Listener:
 
     async def _behind(self, seq: int) -> tuple[bytes, int]:
         """What to tell, and how far that goes."""
+        end = self.watch.seq
+        if end <= seq:
+            # A place past the end is of a journal that was another.
+            end = await self.store.end_of_journal()
+            return (b"", seq) if seq <= end else _gap(end)
+        if end - seq > _PLACES_AT_MOST:
+            return _gap(end)
+        wanted = None if self.wanted is None else tuple(self.wanted)
+        key = (self.organization_id, self.which, wanted, seq, end)
+        return await self.looks.done(key, partial(self._look, seq, end))
+
+    async def _look(self, seq: int, end: int) -> tuple[bytes, int]:
         columns = None if self.wanted is None else columns_of(self.wanted)
         shape = partial(_written, wanted=self.wanted)
         try:
             return await self.store.changes(
-                self.organization_id, self.which, seq, limit=_AT_ONCE, columns=columns, shape=shape
+                self.organization_id, self.which, seq, end, limit=_AT_ONCE, columns=columns, shape=shape
             )
         except TooMuchToRead:
-            end = await self.store.end_of_journal()
-            return event(GAP, end).encode(), end
+            return _gap(end)
+
+
+def _gap(end: int) -> tuple[bytes, int]:
+    return event(GAP, end).encode(), end
 
 
 def _written(new: Changes, rows: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None) -> tuple[bytes, int]:
     """What to tell of changes, as much as has room, and how far that goes."""
     if new.is_gap:
-        return event(GAP, new.end).encode(), new.end
+        return _gap(new.end)
     shown = iter(rows)
     told: list[str] = []
     room = _ROOM

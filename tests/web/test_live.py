@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,6 +311,47 @@ async def test_those_for_whom_there_is_no_room_are_refused(
     async with asyncio.timeout(60):
         while await status() != 200:
             pass
+
+
+async def test_listeners_of_the_same_share_a_look_and_one_is_taken_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    under_way, changes = 0, Store.changes
+
+    async def noted(store: Store, organization_id: str, which: Any, *places: int, **kwargs: Any) -> Any:
+        nonlocal under_way
+        looks.append((organization_id, which, *places))
+        under_way += 1
+        assert under_way == 1
+        found = await changes(store, organization_id, which, *places, **kwargs)
+        under_way -= 1
+        return found
+
+    monkeypatch.setattr(Store, "changes", noted)
+    async with AsyncExitStack() as stack:
+        queries = ["?note=x"] * 5 + ["?model=m", "?model=n"]
+        listeners = [await stack.enter_async_context(listening(gateway, query)) for query in queries]
+        for number in range(3):
+            await post(gateway, str(number), note="x")
+            for events in listeners[:-1]:
+                assert await events.next_ids(1) == [str(number)]
+        async with gateway.session.delete("/api/request-logs/0/") as response:
+            assert response.status == 204
+        for events in listeners:
+            assert (await events.next()).name == "deleted"
+    assert len(looks) == len(set(looks)) >= 4 * 3
+
+
+async def test_who_is_far_behind_is_told_so_without_a_look(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_PLACES_AT_MOST", 4)
+    monkeypatch.setattr(Store, "changes", None)
+    for number in range(5):
+        await post(gateway, str(number))
+    async with listening(gateway) as events:
+        end = events.ready.id
+    async with listening(gateway, "?after=0") as events:
+        assert await events.next() == ("gap", end, {})
 
 
 # Who is let in no more
