@@ -141,7 +141,8 @@ class _Listener:
         if end - seq > _PLACES_AT_MOST:
             return _gap(end)
         wanted = None if self.wanted is None else tuple(self.wanted)
-        key = (self.organization_id, self.which, wanted, seq, end)
+        # By its text: to Python, a filter by 1 is the same as one by true.
+        key = (self.organization_id, repr(self.which), wanted, seq, end)
         return await self.looks.done(key, partial(self._look, seq, end))
 
     async def _look(self, seq: int, end: int) -> tuple[bytes, int]:
