@@ -14,7 +14,7 @@ from gateway.core.filters import ALIASES, FIELDS
 from gateway.core.jsontext import dump
 from gateway.core.reading import LISTED
 from gateway.core.span import RESERVED_IDS, Time
-from gateway.core.values import LISTED_KINDS
+from gateway.core.values import LISTED_KINDS, VALUE_AT_MOST
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
@@ -572,6 +572,12 @@ _LIVE: Schema = {
 }
 
 
+_VALUES_TOLD = (
+    "Most frequent first; of metadata and properties their keys. Those longer than "
+    f"{VALUE_AT_MOST} characters are left out, and fewer spans are looked at where these hold very much."
+)
+
+
 def _values() -> Schema:
     names = [name for name, kind in FIELDS.items() if kind in LISTED_KINDS]
     names += [alias for alias, name in ALIASES.items() if name in names]
@@ -580,12 +586,14 @@ def _values() -> Schema:
         "field": {"anyOf": [{"enum": ["", *names]}, member], "default": VALUES_OF},
         "prefix": {"type": "string", "description": "How they begin, without regard to case."},
         "limit": _WHOLE | {"default": VALUES_SHOWN, "description": f"How many; above {VALUES_SHOWN_AT_MOST} is that."},
-        **{name: _time() for name in ("start_time", "end_time")},
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "search": _SEARCH,
     }
     return _question(
         f"Which values a field has in the newest {VALUES_OF_SPANS:,} spans",
         parameters,
-        _answer("Most frequent first; of metadata and properties their keys.", ref("schemas", "Values")),
+        _answer(_VALUES_TOLD, ref("schemas", "Values")),
         with_filters=False,
     )
 
