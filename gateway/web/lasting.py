@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from aiohttp import web
+
 from gateway.errors import TooManyAtOnce
 
 T = TypeVar("T")
@@ -63,8 +65,14 @@ class Shared(Generic[T]):
             return await work()
 
 
-async def until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Does this until it is done, or until the event is set."""
+def hang_up(request: web.Request) -> None:
+    """Ends the connection as it stands."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Does this until it is done, or until the event is set; whether it is done."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(ending.wait())
     try:
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -72,5 +80,7 @@ async def until(ending: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         working.cancel()
         waiting.cancel()
         await asyncio.gather(working, waiting, return_exceptions=True)
-    if not working.cancelled():
-        working.result()
+    if working.cancelled():
+        return False
+    working.result()
+    return True

@@ -18,7 +18,7 @@ from gateway.recorder import Caller
 from gateway.store.changes import Changes
 from gateway.store.store import Store
 from gateway.web.keys import Keys
-from gateway.web.lasting import Room, Shared, until
+from gateway.web.lasting import Room, Shared, hang_up, until
 from gateway.web.middleware import RUNNING
 from gateway.web.questions import asked, names
 from gateway.web.watch import Watch
@@ -76,12 +76,12 @@ class LiveHandlers:
                 which,
                 wanted,
                 partial(self._is_let_in, request, caller.organization_id),
-                partial(_hang_up, request),
+                partial(hang_up, request),
             )
             await until(running.ending, listener.tell(end if after is None else after))
         if running.ending.is_set() and request.transport is not None and request.transport.get_write_buffer_size():
             # Nobody waits for a slow client now: it goes on elsewhere where it was.
-            _hang_up(request)
+            hang_up(request)
         return response
 
     def _is_let_in(self, request: web.Request, organization_id: str) -> bool:
@@ -173,11 +173,6 @@ def _written(new: Changes, rows: Iterable[Mapping[str, Any]], wanted: Sequence[s
         if room <= 0 and number < len(new.found):
             return "".join(told).encode(), change.seq
     return "".join(told).encode(), new.end
-
-
-def _hang_up(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _place(request: web.Request) -> int | None:

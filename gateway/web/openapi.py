@@ -22,7 +22,7 @@ from gateway.store.sums import GROUP_SORTS
 from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
-from gateway.web.exports import FORMATS
+from gateway.web.exports import EXPORT_SORTS, EXPORTS_AT_MOST, FORMATS
 from gateway.web.lists import GROUPS, VALUES_OF, VALUES_OF_SPANS, VALUES_SHOWN, VALUES_SHOWN_AT_MOST
 from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
@@ -601,12 +601,15 @@ def _values() -> Schema:
 def _export() -> Schema:
     parameters = {
         "format": {"enum": list(FORMATS), "default": "jsonl"},
-        "sort_by": _sort(SPAN_SORTS, "-timestamp"),
+        "sort_by": _sort(EXPORT_SORTS, "-timestamp"),
         **_RANGE,
         "log_type": {"type": "string"},
         "search": _SEARCH,
     }
-    told = "All of them that run no more: as the list shows them, or the columns of `gateway export`."
+    told = (
+        "All of them that run no more: as the list shows them, or the columns of `gateway export`. No more than "
+        f"{EXPORTS_AT_MOST} at once, and by HTTP/1.1 only."
+    )
     answer = {
         "description": told,
         "headers": {"Content-Disposition": {"required": True, "schema": {"type": "string"}}},
