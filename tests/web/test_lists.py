@@ -99,6 +99,14 @@ async def test_filters_of_a_body_in_the_query(filled: Gateway) -> None:
         assert status in (400, 414) and ("filters: must be" in str(reply) or status == 414), reply
 
 
+async def test_filters_that_come_twice_in_a_query_are_refused(filled: Gateway) -> None:
+    for path in ("list", "summary", "values", "live", "export"):
+        for twice in ("filters", "operator"):
+            query = f"?filters={quote(dump({'model': 'gpt-a'}))}&operator=AND&{twice}="
+            status, reply = await ask(filled, f"{path}/{query}")
+            assert (status, reply["detail"]) == (400, f"{twice}: is there more than once.")
+
+
 async def test_what_is_not_known_is_named_with_what_is(filled: Gateway) -> None:
     for query, body, named in (
         ("?colour=red", None, "colour: not supported; use cursor,"),
