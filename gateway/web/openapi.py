@@ -23,6 +23,7 @@ from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
 from gateway.web.exports import EXPORT_SORTS, EXPORTS_AT_MOST, FORMATS
+from gateway.web.keys import SESSION_COOKIE
 from gateway.web.lists import GROUPS, VALUES_OF, VALUES_OF_SPANS, VALUES_SHOWN, VALUES_SHOWN_AT_MOST
 from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
@@ -40,9 +41,22 @@ Every path works with and without a trailing slash. The proxy's paths are shown 
 (/api/request-logs/…) with one, as the SDKs send them. Bodies may come with Content-Encoding gzip or deflate."""
 
 _ABOUT_PAGE = (
-    "A page for people. Who signs in gets a cookie, gw_session, that stands for a key where a request has none; for "
-    "anything but GET only if a page of this gateway sends it."
+    f"A page for people. Who signs in gets a cookie, {SESSION_COOKIE}, that stands for a key where a request has none; "
+    "for anything but GET only if a page of this gateway sends it."
 )
+
+# By any one of these.
+_LET_IN: Schema = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": "Of who is signed in to the dashboard, where a request has no key; for anything but GET only if "
+        "a page of this gateway sends it.",
+    },
+}
 
 
 class Route(NamedTuple):
@@ -87,14 +101,11 @@ def document(routes: Sequence[Route]) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "span-gateway", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "security": [{"bearer": []}, {"x-api-key": []}],
+        "security": [{name: []} for name in _LET_IN],
         "tags": _TAGS,
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
+            "securitySchemes": _LET_IN,
             "schemas": schemas(),
             "headers": _HEADERS,
             "responses": _RESPONSES,
