@@ -267,7 +267,7 @@ async def opened(
             ListHandlers(store),
             SeriesHandlers(store, clock),
             PriceHandlers(recorder, clock),
-            LiveHandlers(store),
+            LiveHandlers(store, keys),
             ExportHandlers(store, clock),
             TraceHandlers(store),
             UserHandlers(store, clock),

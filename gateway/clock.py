@@ -1,5 +1,6 @@
 """Time and ids, in one object that tests replace."""
 
+import asyncio
 import random
 import time
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds on a line that never jumps; for every duration."""
         return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits; where nothing else is to be waited for."""
+        await asyncio.sleep(seconds)
 
     def new_id(self) -> str:
         """A new span id: 32 hexadecimal digits, a version 7 UUID (RFC 9562, section 5.7).

@@ -15,6 +15,7 @@ GatewayError
 │   ├── TooMuchToRead      413: a question over too many spans
 │   ├── InvalidSpan        422, every bad field named
 │   ├── LimitReached       429, with Retry-After
+│   ├── TooManyAtOnce      503, with Retry-After: as many of this kind run as may
 │   └── StoreUnavailable   503, with Retry-After
 │       └── StoreFull      too much waits for the store already
 ├── ListenError            the address cannot be had
@@ -143,6 +144,15 @@ class LimitReached(RefusedRequest):
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
         self.retry_helps = retry_helps
+
+
+class TooManyAtOnce(RefusedRequest):
+    """Of what goes on for long, as much as may already does."""
+
+    status = 503
+    kind = "server_error"
+    code = "too_many_at_once"
+    retry_after_s = 5
 
 
 class StoreUnavailable(RefusedRequest):

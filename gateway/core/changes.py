@@ -1,6 +1,5 @@
 """Changes of spans as server-sent events (WHATWG HTML, section 9.2)."""
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.core.jsontext import dump
@@ -29,9 +28,6 @@ def sign_of_life(seq: int) -> str:
     return f": \nid: {seq}\n\n"
 
 
-def events(changes: Sequence[Change], spans: Iterable[str]) -> str:
-    """Changes as events; `spans`: JSON of those that came or changed, in the same order."""
-    shown = iter(spans)
-    return "".join(
-        [event(one.kind, one.seq, next(shown) if one.kind == SPAN else dump({"id": one.unique_id})) for one in changes]
-    )
+def event_of(change: Change, span: str | None) -> str:
+    """A change as an event; `span`: the JSON of one that came or changed."""
+    return event(change.kind, change.seq, dump({"id": change.unique_id}) if span is None else span)

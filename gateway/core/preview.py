@@ -13,9 +13,14 @@ PREVIEW_AT_MOST = 200
 # Of one text; nobody looks for the first word behind more white space than that.
 _LOOKED_AT = 10 * PREVIEW_AT_MOST
 _TEXTS_AT_MOST = PREVIEW_AT_MOST
-# Control characters, what turns the direction of all that follows, and halves of surrogate pairs. What joins signs into
-# one (U+200D) stays.
-_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
+# A value nested deeper than this has no room for what is in there.
+_DEPTH_AT_MOST = PREVIEW_AT_MOST
+# Control characters, what turns the direction of all that follows, what is not to be seen but may say something to a
+# model (tags, fillers), and halves of surrogate pairs. What joins signs into one (U+200D) stays.
+_ODD = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    r"\ud800-\udfff\U000e0000-\U000e007f]+"
+)
 _TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
 _CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call", "tool_use"})
 
@@ -41,9 +46,10 @@ def of_output(value: Any, tool_calls: Any, log_type: Any) -> str | None:
     items = _items(unwrapped_output(value))
     if (found := _first(map(_text, items))) is not None:
         return found
-    calls = [call for item in items for call in _calls(item)] or list(_calls({"tool_calls": tool_calls}))
-    if calls:
-        return _line([", ".join(calls[:_TEXTS_AT_MOST])])
+    for told in (items, [{"tool_calls": tool_calls}]):
+        calls = (call for item in told for call in _calls(item))
+        if found := ", ".join(islice(calls, _TEXTS_AT_MOST)):
+            return _line([found])
     return None if any(map(_is_message, items)) else _line(texts_in(value))
 
 
@@ -123,6 +129,35 @@ def _call(called: Any) -> Iterator[str]:
         return
     sent = called.get("arguments", called.get("input"))
     try:
-        yield f"{name}({'' if sent is None else sent if isinstance(sent, str) else dump(sent)})"
+        told = "" if sent is None else sent[:_LOOKED_AT] if isinstance(sent, str) else _beginning(sent)
+        yield f"{name[:_LOOKED_AT]}({told})"
     except MalformedBody:
-        yield f"{name}(…)"
+        yield f"{name[:_LOOKED_AT]}(…)"
+
+
+def _beginning(value: Any) -> str:
+    """How the JSON of a value begins. Raises MalformedBody for one nested too deeply."""
+    text = ""
+    for piece in _written(value, _DEPTH_AT_MOST):
+        text += piece
+        if len(text) > _LOOKED_AT:
+            break
+    return text
+
+
+def _written(value: Any, depth: int) -> Iterator[str]:
+    """JSON piece by piece, of each text what may be shown."""
+    if depth == 0:
+        raise MalformedBody("The value is nested too deeply.")
+    if isinstance(value, dict):
+        for number, (key, item) in enumerate(value.items()):
+            yield f"{',' if number else '{'}{dump(key[:_LOOKED_AT])}:"
+            yield from _written(item, depth - 1)
+        yield "}" if value else "{}"
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield "," if number else "["
+            yield from _written(item, depth - 1)
+        yield "]" if value else "[]"
+    else:
+        yield dump(value[:_LOOKED_AT] if isinstance(value, str) else value)

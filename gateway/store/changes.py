@@ -5,7 +5,6 @@ import sqlite3
 from typing import NamedTuple
 
 from gateway.core.changes import DELETED, LEFT, SPAN, Change
-from gateway.store import queries
 from gateway.store.conditions import Sql
 
 # With more behind a place than these, what is between is not told any more.
@@ -15,7 +14,7 @@ BEHIND_AT_MOST = 2000
 class Changes(NamedTuple):
     """Changes behind a place, in order, and the ids of the rows of those that are spans; `end`: how far that goes.
 
-    `is_gap`: there are too many, or the place is of another journal, and none is told up to the end.
+    `is_gap`: there are too many, and none is told up to the end.
     """
 
     found: list[Change]
@@ -24,17 +23,16 @@ class Changes(NamedTuple):
     is_gap: bool = False
 
 
-def behind(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, limit: int) -> Changes:
-    """What came and changed of an organization's spans behind a place in the journal, with calls that still run, and
-    what went; each span once, as it is now."""
-    end = queries.take_seq(db)
+def behind(db: sqlite3.Connection, organization_id: str, where: Sql, seq: int, end: int, limit: int) -> Changes:
+    """What came and changed of an organization's spans behind a place in the journal up to another, with calls that
+    still run, and what went; each span once, as it is now."""
     rows = db.execute(
-        "SELECT seq, id, unique_id FROM span WHERE seq > ? AND +organization_id = ?"
-        " UNION ALL SELECT seq, NULL, unique_id FROM tombstone WHERE seq > ? AND organization_id = ?"
+        "SELECT seq, id, unique_id FROM span WHERE seq > ? AND seq <= ? AND +organization_id = ?"
+        " UNION ALL SELECT seq, NULL, unique_id FROM tombstone WHERE seq > ? AND seq <= ? AND organization_id = ?"
         " ORDER BY seq LIMIT ?",
-        (seq, organization_id, seq, organization_id, BEHIND_AT_MOST + 1),
+        (*(seq, end, organization_id) * 2, BEHIND_AT_MOST + 1),
     ).fetchall()
-    if seq > end or len(rows) > BEHIND_AT_MOST:
+    if len(rows) > BEHIND_AT_MOST:
         return Changes([], [], end, is_gap=True)
     taken = rows[:limit]
     fitting = _fitting(db, [row_id for _, row_id, _ in taken if row_id is not None], where)

@@ -156,9 +156,12 @@ def number(db: sqlite3.Connection, organization_id: str, where: Sql) -> int:
 
 
 def newest(db: sqlite3.Connection, organization_id: str, where: Sql, expression: str, limit: int) -> Iterator[Any]:
-    """What this expression is of the newest spans of an organization."""
+    """What this expression is of the newest spans of an organization, one by one."""
+    # Ids first: where the spans have to be sorted, what is long would be sorted along.
     found = db.execute(
-        f"SELECT {expression} FROM span WHERE organization_id = ? AND {where.text} ORDER BY timestamp DESC LIMIT ?",
+        "WITH newest AS MATERIALIZED (SELECT id AS row_id FROM span"
+        f" WHERE organization_id = ? AND {where.text} ORDER BY timestamp DESC LIMIT ?)"
+        f" SELECT {expression} FROM newest CROSS JOIN span ON span.id = newest.row_id",
         (organization_id, *where.values, limit),
     )
     return (value for (value,) in found)

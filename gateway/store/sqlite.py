@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -167,10 +167,11 @@ def one_moment(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def within(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """What is asked in here is given up after so long, see `gave_up`."""
+def within(db: sqlite3.Connection, seconds: float, is_given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """What is asked in here is given up after so long, see `gave_up`; or sooner, once nobody waits for it."""
     until = time.monotonic() + seconds
-    db.set_progress_handler(lambda: time.monotonic() > until, _LOOK_AT_CLOCK_EVERY)
+    # What was interrupted between two statements goes on with the next one.
+    db.set_progress_handler(lambda: is_given_up() or time.monotonic() > until, _LOOK_AT_CLOCK_EVERY)
     try:
         yield
     finally:

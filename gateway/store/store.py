@@ -45,6 +45,7 @@ from gateway.store.batch import Batch, Write
 from gateway.store.changes import Changes
 from gateway.store.prune import deleted
 from gateway.store.queries import Entry
+from gateway.store.question import Question
 from gateway.store.series import Point
 from gateway.store.sums import Sums
 from gateway.store.traces import Trace
@@ -594,18 +595,19 @@ class Store:
         organization_id: str,
         which: Filter,
         seq: int,
+        end: int,
         *,
         limit: int,
         columns: Sequence[str] | None,
         shape: Callable[[Changes, Iterator[Row]], T],
-    ) -> tuple[T, Changes]:
-        """What happened to an organization's spans behind a place in the journal, also as `shape` makes it of rows (see
-        `page`) in the reader's thread."""
+    ) -> T:
+        """What happened to an organization's spans behind a place in the journal up to another, as `shape` makes it of
+        that and of their rows (see `page`) in the reader's thread."""
         where = conditions.of_spans(which)
 
-        def found(db: sqlite3.Connection) -> tuple[T, Changes]:
-            new = changes.behind(db, organization_id, where, seq, limit)
-            return shape(new, lists.rows(db, new.ids, columns)), new
+        def found(db: sqlite3.Connection) -> T:
+            new = changes.behind(db, organization_id, where, seq, end, limit)
+            return shape(new, lists.rows(db, new.ids, columns))
 
         return await self._read(found)
 
@@ -653,8 +655,14 @@ class Store:
         return True
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Whoever is cancelled gives up the question: others wait for its reader."""
+        question = Question()
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, query)
+            return await loop.run_in_executor(self._readers, self._with_connection, query, question)
+        except asyncio.CancelledError:
+            question.give_up()
+            raise
         except sqlite3.Error as error:
             if sqlite.gave_up(error):
                 raise TooMuchToRead(
@@ -663,7 +671,7 @@ class Store:
             log.warning("The store cannot be read: %s", error)
             raise StoreUnavailable("The store cannot be read for now; see the gateway's log.") from error
 
-    def _with_connection(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_connection(self, query: Callable[[sqlite3.Connection], T], question: Question) -> T:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         file = sqlite.identity(self._path)
         # Where the file is gone for now, what is open of it is still the best there is.
@@ -675,7 +683,11 @@ class Store:
             connection = sqlite.connect_reader(self._path)
             self._connections.append(connection)
             self._of_thread.connection, self._of_thread.file = connection, file
-        with sqlite.one_moment(connection), sqlite.within(connection, _READ_WITHIN_S):
+        with (
+            sqlite.one_moment(connection),
+            sqlite.within(connection, _READ_WITHIN_S, question.is_given_up),
+            question.asked(connection),
+        ):
             return query(connection)
 
 

@@ -11,7 +11,7 @@ from gateway.core.filters import SPAN_FIELDS
 from gateway.core.jsontext import dump
 from gateway.core.prices import usd
 from gateway.core.reading import columns_of, page_of
-from gateway.core.values import LISTED_KINDS, held, most_frequent
+from gateway.core.values import LISTED_KINDS, counted, most_frequent
 from gateway.core.walk import SPAN_SORTS
 from gateway.errors import MalformedBody
 from gateway.recorder import Caller
@@ -24,7 +24,7 @@ _RANGE = frozenset({"start_time", "end_time", "environment"})
 LIST_PARAMETERS = _RANGE | {"page", "page_size", "sort_by", "log_type", "include_fields", "cursor", "search"}
 SUMMARY_PARAMETERS = _RANGE
 GROUP_PARAMETERS = _RANGE | {"group_by", "sort_by", "page", "page_size"}
-VALUE_PARAMETERS = frozenset({"field", "prefix", "limit", "start_time", "end_time"})
+VALUE_PARAMETERS = _RANGE | {"field", "prefix", "limit", "log_type", "search"}
 VALUES_OF = "model"
 VALUES_OF_SPANS = 10_000
 VALUES_SHOWN = 20
@@ -113,10 +113,9 @@ class ListHandlers:
         return page_reply(request, page, size, rows, current_filters={}, filters_data={})
 
     async def values(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """Which values a field has in the newest spans, most frequent first; of metadata and properties which keys."""
+        """Which values a field has in the newest spans that a filter finds, most frequent first; of metadata and
+        properties which keys."""
         query = request.query
-        if unknown := sorted(set(query) - VALUE_PARAMETERS):
-            raise MalformedBody(f"{', '.join(unknown)}: not supported; use {', '.join(sorted(VALUE_PARAMETERS))}.")
         name = query.get("field") or VALUES_OF
         field, key, kind = SPAN_FIELDS.resolved(name)
         if kind not in LISTED_KINDS:
@@ -124,12 +123,12 @@ class ListHandlers:
         prefix = query.get("prefix") or ""
         limit = min(number_in(request, "limit", VALUES_SHOWN), VALUES_SHOWN_AT_MOST)
 
-        def counted(stored: Iterator[Any]) -> tuple[int, list[tuple[Any, int]]]:
-            looked_at = list(stored)
-            return len(looked_at), most_frequent(held(looked_at, field, key, kind), prefix, limit)
+        def shape(stored: Iterator[Any]) -> tuple[int, list[tuple[Any, int]]]:
+            spans, values = counted(stored, field, key, kind)
+            return spans, most_frequent(values, prefix, limit)
 
         which = await asked(request, VALUE_PARAMETERS)
-        spans, found = await self._store.newest(caller.organization_id, which, field, VALUES_OF_SPANS, counted)
+        spans, found = await self._store.newest(caller.organization_id, which, field, VALUES_OF_SPANS, shape)
         results = [{"value": value, "number_of_requests": number} for value, number in found]
         return json_reply({"field": name, "spans_looked_at": spans, "results": results})
 

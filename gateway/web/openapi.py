@@ -14,7 +14,7 @@ from gateway.core.filters import ALIASES, FIELDS
 from gateway.core.jsontext import dump
 from gateway.core.reading import LISTED
 from gateway.core.span import RESERVED_IDS, Time
-from gateway.core.values import LISTED_KINDS
+from gateway.core.values import LISTED_KINDS, VALUE_AT_MOST
 from gateway.core.walk import SPAN_SORTS
 from gateway.proxy import LOG_ID_HEADER
 from gateway.recorder import EDITABLE
@@ -22,7 +22,8 @@ from gateway.store.sums import GROUP_SORTS
 from gateway.store.threads import SORTS as THREAD_SORTS
 from gateway.store.traces import SORTS as TRACE_SORTS
 from gateway.store.users import SORTS as USER_SORTS
-from gateway.web.exports import FORMATS
+from gateway.web.exports import EXPORT_SORTS, EXPORTS_AT_MOST, FORMATS
+from gateway.web.keys import SESSION_COOKIE
 from gateway.web.lists import GROUPS, VALUES_OF, VALUES_OF_SPANS, VALUES_SHOWN, VALUES_SHOWN_AT_MOST
 from gateway.web.live import LAST_EVENT_ID
 from gateway.web.questions import PAGE_SIZE, PAGE_SIZE_AT_MOST, PASSED_OVER
@@ -40,9 +41,22 @@ Every path works with and without a trailing slash. The proxy's paths are shown 
 (/api/request-logs/…) with one, as the SDKs send them. Bodies may come with Content-Encoding gzip or deflate."""
 
 _ABOUT_PAGE = (
-    "A page for people. Who signs in gets a cookie, gw_session, that stands for a key where a request has none; for "
-    "anything but GET only if a page of this gateway sends it."
+    f"A page for people. Who signs in gets a cookie, {SESSION_COOKIE}, that stands for a key where a request has none; "
+    "for anything but GET only if a page of this gateway sends it."
 )
+
+# By any one of these.
+_LET_IN: Schema = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": "Of who is signed in to the dashboard, where a request has no key; for anything but GET only if "
+        "a page of this gateway sends it.",
+    },
+}
 
 
 class Route(NamedTuple):
@@ -87,14 +101,11 @@ def document(routes: Sequence[Route]) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "span-gateway", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "security": [{"bearer": []}, {"x-api-key": []}],
+        "security": [{name: []} for name in _LET_IN],
         "tags": _TAGS,
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
+            "securitySchemes": _LET_IN,
             "schemas": schemas(),
             "headers": _HEADERS,
             "responses": _RESPONSES,
@@ -194,6 +205,7 @@ def _refusal(description: str, schema: str = "Refusal", headers: Schema | None =
 
 
 _TOO_MUCH = "The request came too slowly, its head is too large, or all connections are taken."
+_NOT_NOW = "The store takes nothing for now, or of what goes on for long as much as may already does."
 _NOT_FROM_HERE = "A page of another site sent it, with the session of one who is signed in here."
 _MAY_NAME_SPAN = {LOG_ID_HEADER: {"schema": {"type": "string"}, "description": "The call's span, if it left one."}}
 _MAY_RETRY = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; or a date, of an upstream."}}
@@ -211,7 +223,7 @@ _RESPONSES: Schema = {
     "StillRunning": _refusal("The span is of a call that has not ended."),
     "TooLarge": _refusal("The body is larger than [server] max_body_mb, or the answer takes too long to make."),
     "Invalid": _refusal("Every field that cannot be stored is named.", "InvalidFields"),
-    "Unavailable": _refusal("The store takes nothing for now.", headers={"Retry-After": ref("headers", "Retry-After")}),
+    "Unavailable": _refusal(_NOT_NOW, headers={"Retry-After": ref("headers", "Retry-After")}),
     "NotLetIn": _refusal(_TOO_MUCH, headers=_MAY_RETRY),
     "CallRefused": {
         "description": "A refusal of the gateway, in OpenAI's error shape; or the upstream's own, as it is.",
@@ -571,6 +583,12 @@ _LIVE: Schema = {
 }
 
 
+_VALUES_TOLD = (
+    "Most frequent first; of metadata and properties their keys. Those longer than "
+    f"{VALUE_AT_MOST} characters are left out, and fewer spans are looked at where these hold very much."
+)
+
+
 def _values() -> Schema:
     names = [name for name, kind in FIELDS.items() if kind in LISTED_KINDS]
     names += [alias for alias, name in ALIASES.items() if name in names]
@@ -579,12 +597,14 @@ def _values() -> Schema:
         "field": {"anyOf": [{"enum": ["", *names]}, member], "default": VALUES_OF},
         "prefix": {"type": "string", "description": "How they begin, without regard to case."},
         "limit": _WHOLE | {"default": VALUES_SHOWN, "description": f"How many; above {VALUES_SHOWN_AT_MOST} is that."},
-        **{name: _time() for name in ("start_time", "end_time")},
+        **_RANGE,
+        "log_type": {"type": "string"},
+        "search": _SEARCH,
     }
     return _question(
         f"Which values a field has in the newest {VALUES_OF_SPANS:,} spans",
         parameters,
-        _answer("Most frequent first; of metadata and properties their keys.", ref("schemas", "Values")),
+        _answer(_VALUES_TOLD, ref("schemas", "Values")),
         with_filters=False,
     )
 
@@ -592,12 +612,15 @@ def _values() -> Schema:
 def _export() -> Schema:
     parameters = {
         "format": {"enum": list(FORMATS), "default": "jsonl"},
-        "sort_by": _sort(SPAN_SORTS, "-timestamp"),
+        "sort_by": _sort(EXPORT_SORTS, "-timestamp"),
         **_RANGE,
         "log_type": {"type": "string"},
         "search": _SEARCH,
     }
-    told = "All of them that run no more: as the list shows them, or the columns of `gateway export`."
+    told = (
+        "All of them that run no more: as the list shows them, or the columns of `gateway export`. No more than "
+        f"{EXPORTS_AT_MOST} at once, and by HTTP/1.1 only."
+    )
     answer = {
         "description": told,
         "headers": {"Content-Disposition": {"required": True, "schema": {"type": "string"}}},

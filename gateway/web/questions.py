@@ -38,6 +38,9 @@ async def asked(
 ) -> Filter:
     """Which rows a request is about: by its query and, where it has one, by its body. `parameters`: what else its
     query may have. Raises MalformedBody."""
+    for name in _WHOLE:
+        if len(request.query.getall(name, ())) > 1:
+            raise MalformedBody(f"{name}: is there more than once.")
     found = [_in_query(request, parameters, {*PASSED_OVER, *passed_over, *_WHOLE} - set(parameters), fields)]
     if text := request.query.get("filters"):
         found.append(fields.parse(_json(text), request.query.get("operator")))

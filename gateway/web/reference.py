@@ -188,12 +188,12 @@ def _summary(entry: _Entry) -> str:
 
 
 def _key(schemes: Json) -> str:
-    """How a key is sent."""
+    """How a key is sent; a cookie is none."""
     ways = []
     for scheme in schemes.values():
         if scheme.get("scheme") == "bearer":
             ways.append(code_name("Authorization: Bearer $KEY"))
-        elif scheme["type"] == "apiKey":
+        elif scheme["type"] == "apiKey" and scheme["in"] != "cookie":
             ways.append(f"{code_name(scheme['name'])} ({escape(scheme['in'])})")
     return f"<p>The key goes in {' or '.join(ways)}.</p>" if ways else ""
 

@@ -36,6 +36,11 @@ class Watch:
                 self._looking.cancel()
                 self._looking = None
 
+    @property
+    def seq(self) -> int:
+        """Where the journal stood at the last look; who goes no further meets the others there."""
+        return self._seq
+
     async def wait_behind(self, seq: int, within_s: float) -> bool:
         """Waits until the journal goes on behind a place, at most so long; whether it does."""
         try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core import preview
 from gateway.core.content import CONVERSATIONS
+from gateway.core.jsontext import dump
 from gateway.core.preview import PREVIEW_AT_MOST
 
 
@@ -122,6 +123,16 @@ def test_what_would_break_or_turn_a_line_is_a_gap() -> None:
     assert preview.of_input("👩\u200d🚀", "chat") == "👩\u200d🚀"
 
 
+@pytest.mark.parametrize(
+    "sign", [*"\u061c\u180e\xad\u3164\u115f\u1160\uffa0\u2061\u206a", *map(chr, (0xE0000, 0xE0001, 0xE0041, 0xE007F))]
+)
+def test_what_is_not_to_be_seen_does_not_get_through(sign: str) -> None:
+    assert preview.of_input(f"a{sign}b{sign}", "chat") == "a b"
+    assert preview.of_input(sign, "chat") is None
+    call = {"function": {"name": f"f{sign}", "arguments": {sign: sign}}}
+    assert preview.of_output({"role": "assistant", "tool_calls": [call]}, None, "chat") == 'f ({" ":" "})'
+
+
 NAMES = st.sampled_from(
     [
         *("role", "content", "type", "text", "messages", "choices", "message", "tool_calls", "function", "name"),
@@ -148,6 +159,37 @@ def test_any_json_makes_a_line_or_nothing(value: Any, other: Any, log_type: str)
             assert 0 < len(found) <= PREVIEW_AT_MOST
             assert found == " ".join(found.split())
             assert not {"Cc", "Cs", "Zl", "Zp"} & {unicodedata.category(sign) for sign in found}
+
+
+def call(sent: Any, name: str = "f") -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": name, "arguments": sent}}]}
+
+
+def test_of_long_arguments_no_more_is_written_out_than_may_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = 0
+
+    def counted(value: Any) -> str:
+        nonlocal written
+        text = dump(value)
+        written += len(text)
+        return text
+
+    monkeypatch.setattr(preview, "dump", counted)
+    long = "x" * 1_000_000
+    for sent in ({"a": long}, {long: 1}, [long], [1] * 1_000_000, {str(number): number for number in range(100_000)}):
+        written = 0
+        found = preview.of_output(call(sent), None, "chat")
+        assert found is not None and len(found) == PREVIEW_AT_MOST
+        assert found[:-1] == f"f({dump(sent)}"[: PREVIEW_AT_MOST - 1]
+        assert written < 10_000
+    assert preview.of_output(call(long), None, "chat") == preview.of_output(call(long[:5000]), None, "chat")
+    assert preview.of_output(call({}, long), None, "chat") == preview.of_output(call({}, long[:5000]), None, "chat")
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
+def test_arguments_are_written_as_json(sent: Any) -> None:
+    told = sent if isinstance(sent, str) else "" if sent is None else dump(sent)
+    assert preview.of_output(call(sent), None, "chat") == preview.of_output(call(told), None, "chat")
 
 
 def test_deep_arguments_are_not_written_out() -> None:

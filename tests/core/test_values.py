@@ -1,7 +1,12 @@
 """Which values a field has."""
 
+from collections import Counter
+
+import pytest
+
+from gateway.core import values
 from gateway.core.filters import Kind
-from gateway.core.values import held, most_frequent
+from gateway.core.values import VALUE_AT_MOST, counted, held, most_frequent
 
 
 def test_fields() -> None:
@@ -21,8 +26,20 @@ def test_keys_and_members_of_objects() -> None:
 
 
 def test_the_most_frequent_come_first_and_those_alike_by_their_text() -> None:
-    found = ["b", "a", "Grün", "b", "a", "c", "GRÜN"]
+    found = Counter(["b", "a", "Grün", "b", "a", "c", "GRÜN"])
     assert most_frequent(found, "", 3) == [("a", 2), ("b", 2), ("GRÜN", 1)]
     assert most_frequent(found, "grü", 9) == [("GRÜN", 1), ("Grün", 1)]
-    assert most_frequent([True, False, True], "T", 9) == [(True, 2)]
-    assert most_frequent([429, 200, 429], "4", 9) == [(429, 2)]
+    assert most_frequent(Counter([True, False, True]), "T", 9) == [(True, 2)]
+    assert most_frequent(Counter([429, 200, 429]), "4", 9) == [(429, 2)]
+
+
+def test_what_is_long_is_left_out_and_no_more_is_read_than_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "x" * (VALUE_AT_MOST + 1)
+    assert counted([long, long[1:], "a", None, "a"], "model", None, Kind.TEXT) == (5, {long[1:]: 1, "a": 2})
+    assert counted([f'{{"{long}": 1, "k": "{long}"}}'], "metadata", None, Kind.OBJECT) == (1, {"k": 1})
+    assert counted([f'{{"k": "{long}"}}'], "metadata", "k", Kind.TEXT) == (1, {})
+    assert counted([1, 0], "stream", None, Kind.BOOL) == (2, {True: 1, False: 1})
+    monkeypatch.setattr(values, "_ROOM", 6)
+    stored = iter(["abc"] * 8)
+    assert counted(stored, "model", None, Kind.TEXT) == (2, {"abc": 2})
+    assert len(list(stored)) == 6

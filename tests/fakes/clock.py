@@ -11,6 +11,7 @@ class FakeClock(Clock):
     def __init__(self) -> None:
         self.wall = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.seconds = 1000.0
+        self.slept: list[float] = []
         self._ids = 0
 
     def now(self) -> datetime:
@@ -18,6 +19,10 @@ class FakeClock(Clock):
 
     def monotonic(self) -> float:
         return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds)
 
     def new_id(self) -> str:
         self._ids += 1

@@ -6,7 +6,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from gateway.core.span import Span
 from gateway.core.walk import NEWEST_FIRST
 from gateway.errors import StoreError, StoreFull
 from gateway.store import queries, sqlite
+from gateway.store.question import GivenUp, Question
 from gateway.store.rows import CONTENT_COLUMNS, COUNTED_COLUMNS, OPEN_COLUMNS, SPAN_COLUMNS
 from gateway.store.store import Store, audits
 from tests.store.spans import NOON, draft, open_call
@@ -473,3 +476,47 @@ async def test_a_path_with_signs_that_mean_something_in_an_address(tmp_path: Pat
     assert await odd.insert(draft("a"))
     assert await ids(odd) == ["a"]
     await odd.close()
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+async def test_what_nobody_waits_for_any_more_is_read_no_further(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.store.store._READ_WITHIN_S", 3600.0)
+    begun, ended, was_asked = threading.Barrier(3), [], []
+
+    def endless(db: sqlite3.Connection) -> None:
+        begun.wait()
+        try:
+            db.execute(ENDLESS).fetchone()
+        except sqlite3.OperationalError:
+            ended.append(True)
+            raise
+
+    # As many as there are readers, and one for which there is none.
+    running = [asyncio.create_task(store._read(endless)) for _ in range(2)]
+    await asyncio.to_thread(begun.wait)
+    queued = asyncio.create_task(store._read(lambda db: was_asked.append("given up")))
+    waiting = asyncio.create_task(store._read(lambda db: was_asked.append("waited for")))
+    await asyncio.sleep(0)
+    for task in (queued, *running):
+        task.cancel()
+    async with asyncio.timeout(60):
+        await waiting
+        while len(ended) < 2:
+            await asyncio.sleep(0.01)
+    # Nothing else is hit: both readers answer, time and again.
+    assert await asyncio.gather(*(ids(store) for _ in range(10))) == [[]] * 10
+    assert was_asked == ["waited for"]
+
+
+def test_a_question_that_is_given_up_does_not_begin_and_is_interrupted_only_while_it_is_asked() -> None:
+    with closing(sqlite3.connect(":memory:")) as db:
+        question = Question()
+        with question.asked(db):
+            pass
+        question.give_up()
+        assert question.is_given_up()
+        assert db.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(GivenUp), question.asked(db):
+            pytest.fail("it begins")

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,11 +13,13 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.store.store import Store
 from gateway.web import exports
-from tests.conftest import OTHER_KEY, Gateway, StartGateway
+from gateway.web.middleware import RUNNING
+from tests.conftest import KEY, OTHER_KEY, Gateway, StartGateway
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import COMPLETION, Received, ScriptedUpstream, Wire
 from tests.test_show import run
 from tests.test_transfer import SPANS
+from tests.web.test_live import stopping
 
 EXPORT = "/api/request-logs/export/"
 
@@ -73,6 +76,7 @@ async def test_the_head_says_what_it_is(start_gateway: StartGateway, clock: Fake
             assert response.headers["Content-Type"] == f"{media}; charset=utf-8"
             assert response.headers["Content-Disposition"] == f'attachment; filename="spans-2026-01-02.{ending}"'
             assert response.headers["Cache-Control"] == "no-store"
+            await response.read()
     for query in ("?format=parquet", "?sort_by=colour", "?page=1", "?colour=red"):
         async with gateway.session.get(f"{EXPORT}{query}") as response:
             assert response.status == 400
@@ -121,6 +125,73 @@ async def test_one_that_cannot_go_on_has_no_end(filled: Gateway, monkeypatch: py
     asked[:] = [None, None]
     async with filled.session.get(EXPORT) as response:
         assert response.status == 503
+
+
+@pytest.mark.parametrize("sort_by", ["cost", "-cost", "latency", "-all_tokens"])
+async def test_by_what_would_be_sorted_anew_it_is_refused(filled: Gateway, sort_by: str) -> None:
+    async with filled.session.get(f"{EXPORT}?sort_by={sort_by}") as response:
+        assert response.status == 400
+        assert "sort_by: an export goes by timestamp or id" in (await response.json())["detail"]
+    ids = [span["id"] for span in spans_in(await export(filled, "?sort_by=-id"))]
+    assert ids == [span["id"] for span in await filled.spans()]
+
+
+async def test_by_http_1_0_it_is_refused(filled: Gateway) -> None:
+    host, port = filled.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {EXPORT} HTTP/1.0\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+    async with asyncio.timeout(60):
+        answer = await reader.read()
+    assert b" 400 " in answer.splitlines()[0] and b"An export takes HTTP/1.1" in answer
+    writer.close()
+
+
+async def test_after_each_part_it_pauses_as_long_as_that_took(
+    start_gateway: StartGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway(clock=clock)
+    for number in range(5):
+        await gateway.post({"model": "m", "unique_id": str(number)})
+    monkeypatch.setattr(exports, "_AT_ONCE", 2)
+    page, takes_s = Store.page, iter([3.0, 5.0, 7.0])
+
+    async def slow(store: Store, *args: Any, **kwargs: Any) -> Any:
+        clock.advance(next(takes_s))
+        return await page(store, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "page", slow)
+    assert len(spans_in(await export(gateway))) == 5
+    assert clock.slept == [3.0, 5.0]
+
+
+async def test_one_goes_on_at_a_time_and_none_once_the_gateway_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "_AT_ONCE", 1)
+    page, waits = Store.page, asyncio.Event()
+
+    async def stuck(store: Store, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["place"] is not None:
+            waits.set()
+            await asyncio.Event().wait()
+        return await page(store, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "page", stuck)
+    async with stopping(tmp_path) as (gateway, stop, app):
+        for number in range(3):
+            await gateway.post({"model": "m", "unique_id": str(number)})
+        async with gateway.session.get(EXPORT) as response:
+            assert response.status == 200
+            await waits.wait()
+            async with gateway.session.get(EXPORT) as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+            async with asyncio.timeout(60):
+                # Who waits for calls to end does not wait for it.
+                await app[RUNNING].ended()
+            stop.set()
+            # It has no end, so that nobody takes it to be whole.
+            with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+                await response.read()
 
 
 async def test_a_client_that_leaves_ends_it(filled: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,14 @@ async def test_filters_of_a_body_in_the_query(filled: Gateway) -> None:
         assert status in (400, 414) and ("filters: must be" in str(reply) or status == 414), reply
 
 
+async def test_filters_that_come_twice_in_a_query_are_refused(filled: Gateway) -> None:
+    for path in ("list", "summary", "values", "live", "export"):
+        for twice in ("filters", "operator"):
+            query = f"?filters={quote(dump({'model': 'gpt-a'}))}&operator=AND&{twice}="
+            status, reply = await ask(filled, f"{path}/{query}")
+            assert (status, reply["detail"]) == (400, f"{twice}: is there more than once.")
+
+
 async def test_what_is_not_known_is_named_with_what_is(filled: Gateway) -> None:
     for query, body, named in (
         ("?colour=red", None, "colour: not supported; use cursor,"),
@@ -165,15 +173,25 @@ async def test_previews_leave_room_for_all_of_a_page(filled: Gateway, monkeypatc
 
 
 async def test_values_of_fields(filled: Gateway) -> None:
+    looked_at = {f"?field=model&start_time={START.format(2)}": 2, "?field=model&model=gpt-a": 2}
+    looked_at["?field=model&search=world"] = 2
+    looked_at |= dict.fromkeys(("?field=metadata&customer_identifier=u/1", '?filters={"model":"gpt-b"}'), 1)
+    looked_at |= dict.fromkeys(("?environment=test", "?log_type=tool"), 0)
+
     async def values(query: str) -> list[tuple[Any, int]]:
         status, found = await ask(filled, f"values/{query}")
-        assert (status, found["spans_looked_at"]) == (200, 2 if "start_time" in query else 4)
+        assert (status, found["spans_looked_at"]) == (200, looked_at.get(query, 4))
         return [(one["value"], one["number_of_requests"]) for one in found["results"]]
 
     assert await values("?field=model") == [("gpt-a", 2), ("claude", 1), ("gpt-b", 1)]
     assert await values("") == await values("?field=model")
     assert await values("?field=model&prefix=GPT&limit=1") == [("gpt-a", 2)]
     assert await values(f"?field=model&start_time={START.format(2)}") == [("claude", 1), ("gpt-a", 1)]
+    assert await values("?field=model&model=gpt-a") == [("gpt-a", 2)]
+    assert await values("?field=model&search=world") == [("claude", 1), ("gpt-a", 1)]
+    assert await values("?field=metadata&customer_identifier=u/1") == [("plan", 1)]
+    assert await values('?filters={"model":"gpt-b"}') == [("gpt-b", 1)]
+    assert await values("?environment=test") == await values("?log_type=tool") == []
     assert await values("?field=stream") == [(False, 3), (True, 1)]
     assert await values("?field=has_tool_calls") == [(False, 4)]
     assert await values("?field=status_code") == [(200, 4)]
@@ -186,7 +204,7 @@ async def test_values_of_fields(filled: Gateway) -> None:
         ("?field=cost", "field: the values of cost are too many"),
         ("?field=scores__x", "too many"),
         ("?field=model&limit=x", "limit: must be"),
-        ("?field=model&model=x", "model: not supported; use end_time, field"),
+        ("?field=model&colour=x", "colour: not supported; use end_time, environment, field"),
         ("?field=model&start_time=soon", "start_time: the value must be"),
     ):
         status, reply = await ask(filled, f"values/{query}")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,6 +256,140 @@ async def test_what_is_not_known_is_refused(gateway: Gateway, query: str) -> Non
     async with gateway.session.get("/api/request-logs/live", headers={"Last-Event-ID": "x"}) as response:
         assert response.status == 400
     assert looking() == []
+
+
+# What listeners may take
+
+
+async def test_one_write_is_of_as_many_as_have_room(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_ROOM", 5000)
+    written: list[bytes] = []
+    write = live._Listener._write
+
+    async def noted(listener: live._Listener, text: bytes) -> None:
+        written.append(text)
+        await write(listener, text)
+
+    monkeypatch.setattr(live._Listener, "_write", noted)
+    for number, size in enumerate((10, 10, 10_000, 100_000, 10)):
+        await post(gateway, str(number), note="x" * size)
+    async with listening(gateway, "?after=0&include_fields=note") as events:
+        assert await events.next_ids(5) == ["0", "1", "2", "3", "4"]
+    assert [text.count(b"event: span") for text in written] == [0, 3, 1, 1]
+
+
+async def test_who_reads_no_more_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_PIECE_WITHIN_S", 0.0)
+    async with stopping(tmp_path) as (gateway, _, app):
+        for number in range(20):
+            await post(gateway, str(number), input="x" * 900_000)
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.write(f"GET /api/request-logs/live/?after=0 HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+        await reader.readuntil(b"event: ready")
+        async with asyncio.timeout(60):
+            while app[RUNNING]._listening:
+                await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_those_for_whom_there_is_no_room_are_refused(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LISTENERS_AT_MOST", 1)
+    gateway = await start_gateway()
+
+    async def status() -> int:
+        async with gateway.session.get("/api/request-logs/live/") as response:
+            if response.status == 503:
+                assert response.headers["Retry-After"] == "5"
+                assert (await response.json())["detail"] == "Listeners: no more than 1 at once. Try again later."
+            return response.status
+
+    async with listening(gateway):
+        assert await status() == 503
+    async with asyncio.timeout(60):
+        while await status() != 200:
+            pass
+
+
+async def test_listeners_of_the_same_share_a_look_and_one_is_taken_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    under_way, changes = 0, Store.changes
+
+    async def noted(store: Store, organization_id: str, which: Any, *places: int, **kwargs: Any) -> Any:
+        nonlocal under_way
+        looks.append((organization_id, which, *places))
+        under_way += 1
+        assert under_way == 1
+        found = await changes(store, organization_id, which, *places, **kwargs)
+        under_way -= 1
+        return found
+
+    monkeypatch.setattr(Store, "changes", noted)
+    async with AsyncExitStack() as stack:
+        queries = ["?note=x"] * 5 + ["?model=m", "?model=n"]
+        listeners = [await stack.enter_async_context(listening(gateway, query)) for query in queries]
+        for number in range(3):
+            await post(gateway, str(number), note="x")
+            for events in listeners[:-1]:
+                assert await events.next_ids(1) == [str(number)]
+        async with gateway.session.delete("/api/request-logs/0/") as response:
+            assert response.status == 204
+        for events in listeners:
+            assert (await events.next()).name == "deleted"
+    assert len(looks) == len(set(looks)) >= 4 * 3
+
+
+async def test_who_is_far_behind_is_told_so_without_a_look(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_PLACES_AT_MOST", 4)
+    monkeypatch.setattr(Store, "changes", None)
+    for number in range(5):
+        await post(gateway, str(number))
+    async with listening(gateway) as events:
+        end = events.ready.id
+    async with listening(gateway, "?after=0") as events:
+        assert await events.next() == ("gap", end, {})
+
+
+# Who is let in no more
+
+KEY_SECTION = """
+[[keys]]
+name = "{key}"
+key = "{key}"
+organization_id = "{organization}"
+"""
+
+
+@pytest.mark.parametrize("by_cookie", [False, True])
+@pytest.mark.parametrize("now_of", [None, "org-b"])
+async def test_whose_key_is_gone_or_of_others_hears_no_more(
+    tmp_path: Path, by_cookie: bool, now_of: str | None
+) -> None:
+    stays = f"[server]\nport = 0\n[store]\npath = '{tmp_path}/spans.db'\n"
+    stays += KEY_SECTION.format(key=KEY, organization="org-a")
+    before, after = (
+        config.parse(stays + ("" if of is None else KEY_SECTION.format(key=OTHER_KEY, organization=of)), "t.toml", {})
+        for of in ("org-a", now_of)
+    )
+    async with opened(before) as running, served(before, running) as url, aiohttp.ClientSession(url) as session:
+        gateway = Gateway(url, session, before.store.path)
+        headers = {"Authorization": f"Bearer {OTHER_KEY}"}
+        if by_cookie:
+            form = {"key": OTHER_KEY}
+            async with session.post("/login", data=form, headers={"Origin": url}, allow_redirects=False) as response:
+                headers = {"Cookie": f"gw_session={response.cookies['gw_session'].value}"}
+        for_others = {"Authorization": f"Bearer {KEY}"}
+        async with listening(gateway, **headers) as events:
+            await gateway.post({"model": "m", "unique_id": "a"}, headers=for_others)
+            assert await events.next_ids(1) == ["a"]
+            running.reload(after)
+            await gateway.post({"model": "m", "unique_id": "b"}, headers=for_others)
+            # To the end of a body that is whole.
+            assert await events.response.content.read() == b""
 
 
 # The end

@@ -14,7 +14,7 @@ from schemathesis import openapi
 from gateway.core.span import Span
 from gateway.web.openapi import METHODS, Description, Route
 from gateway.web.routes import Keyed, Open, table
-from tests.conftest import Gateway
+from tests.conftest import KEY, Gateway
 from tests.web.test_spans import FIELDS
 
 Document = dict[str, Any]
@@ -75,10 +75,30 @@ async def test_answers_say_when_to_try_again_and_which_span_a_call_left(document
 
 async def test_who_may_call_a_route_is_what_the_table_says(document: Document) -> None:
     open_to_all = {re.sub(r"{(\w+):.*}", r"{\1}", line.path) for line in lines() if isinstance(line, Open)}
-    assert document["security"] == [{"bearer": []}, {"x-api-key": []}]
+    assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]
     for path, methods in document["paths"].items():
         for operation in methods.values():
             assert operation.get("security") == ([] if path in open_to_all else None), path
+
+
+async def test_one_is_let_in_by_each_way_that_is_told(gateway: Gateway, document: Document) -> None:
+    async with aiohttp.ClientSession(gateway.url, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        form, own = {"key": KEY}, {"Origin": gateway.url}
+        async with session.post("/login", data=form, headers=own, allow_redirects=False) as response:
+            cookies = {name: cookie.value for name, cookie in response.cookies.items()}
+        ways = {}
+        for scheme in document["components"]["securitySchemes"].values():
+            match scheme:
+                case {"type": "http", "scheme": "bearer"}:
+                    ways["bearer"] = {"Authorization": f"Bearer {KEY}"}
+                case {"type": "apiKey", "in": "header", "name": name}:
+                    ways["header"] = {name: KEY}
+                case {"type": "apiKey", "in": "cookie", "name": name}:
+                    ways["cookie"] = {"Cookie": f"{name}={cookies[name]}"}
+        assert set(ways) == {"bearer", "header", "cookie"}
+        for expected, headers in ((401, {}), *((200, headers) for headers in ways.values())):
+            async with session.get("/api/session", headers=headers) as response:
+                assert response.status == expected, headers
 
 
 async def test_the_document_is_valid_and_every_operation_has_a_name_of_its_own(document: Document) -> None:
