@@ -113,10 +113,8 @@ def trip(now: datetime) -> Iterator[dict[str, Any]]:
     yield span("choose tools", "research", "chat", 1.4, 2.5, **called("gpt-4o", "Which tools?", "These", 900, 110))
     yield span("search flights", "research", "tool", 2.5, 5.1, input={"to": "LIS"}, output={"price": 180})
     yield span("search hotels", "research", "tool", 2.5, 6.1, input={"city": "Lisbon"}, output=[{"name": "Casa"}])
-    yield span(
-        *("forecast", "research", "tool", 2.5, 4.5),
-        **{"input": {"city": "Lisbon"}, "status": "failed", "status_code": 504, "error_message": "timed out"},
-    )
+    failed = {"status": "failed", "status_code": 504, "error_message": "timed out"}
+    yield span("forecast", "research", "tool", 2.5, 4.5, input={"city": "Lisbon"}, **failed)
     yield span("forecast again", "research", "tool", 4.6, 5.0, input={"city": "Lisbon"}, output={"sky": "clear"})
     yield span("rank", "research", "chat", 6.1, 7.2, **called("gpt-4o", "Rank these", "Casa first", 1900, 90))
     yield span("embed notes", "plan a trip", "embedding", 7.2, 7.5, model="text-embedding-3-small", input="notes")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from openai import OpenAI
 from playwright.sync_api import Browser, Page
 
+# Of 5 January 2026, a Monday, by UTC: ms.
+MIDNIGHT = 1_767_571_200_000
 FILES = Path(__file__).parents[2] / "gateway" / "web" / "dashboard"
 
 
-@pytest.fixture(scope="module")
-def page(browser: Browser) -> Any:
-    page = browser.new_page()
+def served(page: Page) -> None:
+    """Goes to a page on which the modules can be imported."""
 
     def answer(route: Any) -> None:
         name = route.request.url.rsplit("/", 1)[1]
@@ -29,6 +30,12 @@ def page(browser: Browser) -> Any:
 
     page.route("**/*", answer)
     page.goto("http://modules.test/")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Any:
+    page = browser.new_page()
+    served(page)
     yield page
     page.close()
 
@@ -57,7 +64,7 @@ def call(page: Page, module: str, code: str, given: Any = None) -> Any:
 )
 def test_conditions(page: Page, text: str, parts: list[str] | None) -> None:
     assert call(page, "conditions", "(({field, sign, value}) => [field, sign, value])(m.parse(x) ?? {})", text) == (
-        parts or [None] * 3
+        parts or [None, None, None]
     )
 
 
@@ -211,6 +218,19 @@ def test_what_the_sdk_does_not_know_goes_into_the_extra_body(page: Page) -> None
 def test_which_api_a_call_was_of(page: Page, span: dict[str, Any], is_anthropic: bool, is_talk: bool) -> None:
     told = call(page, "copyas", "[m.isAnthropic(x), m.isTalk(x, m.request(x))]", {"log_type": "chat", **span})
     assert told == [is_anthropic, is_talk]
+
+
+def test_days_are_those_of_utc_where_intervals_are_days(browser: Browser) -> None:
+    hours = {"America/New_York": "19:00 to 20:00", "Asia/Kolkata": "05:30 to 06:30", "UTC": "00:00 to 01:00"}
+    for zone, hour in hours.items():
+        context = browser.new_context(timezone_id=zone)
+        away = context.new_page()
+        served(away)
+        told = "[m.interval(x, 86400), m.interval(x, 604800), m.mark(new Date(x), 86400)]"
+        day = call(away, "format", told, MIDNIGHT)
+        assert day == ["5 Jan, UTC", "5 Jan to 11 Jan, UTC", "5 Jan"]
+        assert call(away, "format", "m.interval(x, 3600)", MIDNIGHT).endswith(hour)
+        context.close()
 
 
 def test_marks_on_axes(page: Page) -> None:

@@ -139,7 +139,8 @@ def test_the_page_is_small_and_whole() -> None:
 
 def test_what_the_first_view_needs_is_asked_for_at_once() -> None:
     """Else the browser would find one module only after another."""
-    needed, waiting = set(), ["app.js"]
+    needed: set[str] = set()
+    waiting = ["app.js"]
     while waiting:
         imported = re.findall(r'^import .* from "\./(.+)";$', (FILES / waiting.pop()).read_text("utf-8"), re.MULTILINE)
         waiting += set(imported) - needed

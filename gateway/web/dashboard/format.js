@@ -77,14 +77,19 @@ export function clock(text) {
   if (!text) return DASH;
   const at = new Date(text);
   const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  return at.toDateString() === new Date().toDateString() ? time : `${day(at)} ${time.slice(0, 5)}`;
+  if (at.toDateString() === new Date().toDateString()) return time;
+  return at.getFullYear() === new Date().getFullYear() ? `${day(at)} ${time.slice(0, 5)}` : day(at);
 }
 
 /** Day and month, with the year where that is another one. */
 export function day(at) {
-  const year = at.getFullYear() === new Date().getFullYear() ? "" : ` ${at.getFullYear()}`;
-  return `${at.getDate()} ${MONTHS[at.getMonth()]}${year}`;
+  return named(at.getDate(), at.getMonth(), at.getFullYear());
 }
+
+/** The same by UTC: intervals of days are whole days there. */
+const utcDay = (at) => named(at.getUTCDate(), at.getUTCMonth(), at.getUTCFullYear());
+
+const named = (date, month, year) => `${date} ${MONTHS[month]}${year === new Date().getFullYear() ? "" : ` ${year}`}`;
 
 /** A whole time, to the millisecond. */
 export function moment(text) {
@@ -93,9 +98,9 @@ export function moment(text) {
   return `${day(at)}, ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 }
 
-/** A mark on an axis of time, whose marks are so many seconds apart. */
+/** A mark on an axis of time, whose intervals are so many seconds long. */
 export function mark(at, apart) {
-  if (apart >= 86400) return `${at.getDate()} ${MONTHS[at.getMonth()]}`;
+  if (apart >= 86400) return utcDay(at);
   const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
   return at.getHours() + at.getMinutes() === 0 ? `${at.getDate()} ${MONTHS[at.getMonth()]}` : time;
 }
@@ -105,7 +110,7 @@ export function interval(start, step) {
   const at = new Date(start);
   const end = new Date(at.getTime() + step * 1000);
   const time = (one) => `${two(one.getHours())}:${two(one.getMinutes())}`;
-  if (step >= 86400) return step === 86400 ? day(at) : `${day(at)} to ${day(new Date(end - 1))}`;
+  if (step >= 86400) return `${step === 86400 ? utcDay(at) : `${utcDay(at)} to ${utcDay(new Date(end - 1))}`}, UTC`;
   return `${day(at)}, ${time(at)} to ${time(end)}`;
 }
 
