@@ -168,7 +168,7 @@ def test_costs_are_short(page: Page, value: float) -> None:
     shown = call(page, "format", "m.usd(x)", value)
     assert len(shown) <= 9
     told = float(shown[1:].translate({ord("k"): "e3", ord("M"): "e6", ord("G"): "e9", ord("T"): "e12", ord(","): None}))
-    assert told == pytest.approx(value, rel=0.051)
+    assert told == pytest.approx(value, rel=0.06)
 
 
 def test_python_is_given_by_name_what_the_sdk_takes_by_name(page: Page) -> None:

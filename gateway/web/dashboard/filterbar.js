@@ -1,7 +1,7 @@
 // The line above a list: which spans. What is chosen goes into the address.
 
 import { get } from "./api.js";
-import { RANGES, parse, written } from "./conditions.js";
+import { RANGES, asked, parse, written } from "./conditions.js";
 import { $, fill, h, icon } from "./dom.js";
 import { FIELDS, fieldOf, hasValues, signs } from "./fields.js";
 import { count } from "./format.js";
@@ -171,7 +171,7 @@ const MEANS = { "=": "is", "!=": "is not", "~": "holds", "!~": "does not hold", 
 const search = (text) => ({ text: `Search for “${text.trim()}”`, words: text.trim(), value: text, told: "in input and output" });
 
 async function values({ field, sign, value }) {
-  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { field, prefix: value, limit: 20 });
+  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { ...asked(current(), { search: false }), field, prefix: value, limit: 20 });
   return results.map((one, number) => ({
     text: String(one.value), value: `${field}${sign}${one.value}`, is_whole: true,
     told: number ? count(one.number_of_requests) : `${count(one.number_of_requests)} of the newest ${count(seen)}`,

@@ -293,7 +293,7 @@ export function spansView(state) {
   const turn = (by) => {
     const from = $(".row.shown", body);
     const to = from && (by > 0 ? from.nextElementSibling : from.previousElementSibling);
-    if (to) { select(to); go({ span: to.dataset.id }, { replace: true }); }
+    if (to) { select(to); go({ span: to.dataset.id }, { replace: true }); mark(); }
   };
 
   pause(paused);
