@@ -24,10 +24,10 @@ def give_large_blocks_back() -> None:
     mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
-# Objects made, less those freed, before the youngest are looked through, which takes half a microsecond each and holds
-# up every call; a call makes a few hundred, and few that only this finds. The other two: how many such looks before
-# the next older ones are included.
-_COLLECT_AFTER = (2_500, 20, 20)
+# Objects made, less those freed, before the youngest are looked through; a call makes a few hundred, and few that only
+# this finds. A quarter of it makes each look shorter, and calls some percent dearer. The other two: how many such looks
+# before the next older ones are included.
+_COLLECT_AFTER = (10_000, 20, 20)
 
 
 def collect_less_once(loaded: "asyncio.Future[None]") -> None:

@@ -42,7 +42,7 @@ Every path works with and without a trailing slash. The proxy's paths are shown 
 
 _ABOUT_PAGE = (
     f"A page for people. Who signs in gets a cookie, {SESSION_COOKIE}, that stands for a key where a request has none; "
-    "for anything but GET only if a page of this gateway sends it."
+    "for anything but GET only if a page of this gateway sends it, and of the relay for chats and models only."
 )
 
 # By any one of these.

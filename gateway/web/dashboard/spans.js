@@ -297,8 +297,8 @@ export function spansView(state) {
   };
 
   pause(paused);
-  load(first).catch(() => {});
-  sums.load(leaving.signal).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
+  // The rows first: where much is stored, sums take longer, and the gateway reads one thing after another.
+  load(first).catch(() => {}).then(() => sums.load(leaving.signal)).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
 
   return {
     element: scroller,
