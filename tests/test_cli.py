@@ -89,20 +89,25 @@ async def test_on_a_terminal_serve_says_a_link_that_signs_in_and_elsewhere_it_do
     )  # fmt: skip
     os.close(stderr)
     assert process.stdout is not None
-    async with asyncio.timeout(60):
-        ready = (await process.stdout.readline()).decode()
-    url = ready.strip().removeprefix("listening on ").replace("0.0.0.0", "127.0.0.1")
-    (link,) = re.findall(
-        rf"^Dashboard \(opens once, within an hour\): {re.escape(url)}/login#link=(\S+)\r$",
-        os.read(terminal, 100_000).decode(),
-        re.MULTILINE,
-    )
-    assert [await _sign_in(url, link) for _ in range(4)] == [303, 401, 401, 401]
-    process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(60):
-        assert await process.wait() == 0
-        assert await process.stdout.read() == b""
-    os.close(terminal)
+    try:
+        async with asyncio.timeout(60):
+            ready = (await process.stdout.readline()).decode()
+        url = ready.strip().removeprefix("listening on ").replace("0.0.0.0", "127.0.0.1")
+        line = rf"^Dashboard \(opens once, within an hour\): {re.escape(url)}/login#link=(\S+)\r$"
+        told = ""
+        # It is said after the address, line by line.
+        while not (found := re.findall(line, told, re.MULTILINE)):
+            told += (await asyncio.to_thread(os.read, terminal, 100_000)).decode()
+        assert [await _sign_in(url, found[0]) for _ in range(4)] == [303, 401, 401, 401]
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+            assert await process.stdout.read() == b""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(terminal)
 
 
 async def _sign_in(url: str, link: str) -> int:
