@@ -326,6 +326,25 @@ def test_all_of_many_come_as_one_scrolls(browsing: Browsing, gateway: Gateway) -
     expect(rows(page).first).to_contain_text("new")
 
 
+def test_who_comes_back_finds_the_list_as_he_left_it(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": f"m{number}", "timestamp": time(number)} for number in range(400)))
+    page = browsing.open()
+    expect(page.locator(".list-foot")).to_contain_text("50 of 400 shown")
+    page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
+    expect(rows(page)).not_to_have_count(50)
+    expect(page.locator(".list-foot")).not_to_contain_text("Loading")
+    shown, top = rows(page).count(), page.locator(".scroller").evaluate("element => element.scrollTop")
+    page.get_by_role("link", name="Charts", exact=True).click()
+    expect(page.locator(".card")).to_have_count(7)
+    page.go_back()
+    expect(rows(page)).to_have_count(shown)
+    page.wait_for_function("(top) => document.querySelector('.scroller').scrollTop === top", arg=top)
+    # By a link it begins anew.
+    page.get_by_role("link", name="Charts", exact=True).click()
+    page.get_by_role("link", name="Spans", exact=True).click()
+    expect(page.locator(".list-foot")).to_contain_text("50 of 400 shown")
+
+
 def test_sorting(browsing: Browsing, gateway: Gateway) -> None:
     gateway.post(*SPANS)
     page = browsing.open()

@@ -8,6 +8,7 @@ const SINGLE = ["view", "search", "range", "start_time", "end_time", "sort_by", 
 const NARROWING = ["where", "search", "range", "start_time", "end_time"];
 
 let state = read(location.search);
+let is_back = false;
 const listeners = new Set();
 
 /** What an address's query says. */
@@ -52,13 +53,17 @@ export function go(where, { replace = false } = {}) {
   arrive();
 }
 
+/** Whether one came to what is shown now by Back or Forward. */
+export const isBack = () => is_back;
+
 /** Calls this with the new state and the one before, whenever there is another one. */
 export function onChange(listener) {
   listeners.add(listener);
 }
 
-function arrive() {
+function arrive(event) {
   const before = state;
+  is_back = event?.type === "popstate";
   state = read(location.search);
   for (const listener of listeners) listener(state, before);
 }

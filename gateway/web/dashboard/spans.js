@@ -8,7 +8,7 @@ import { clock, count, moment, seconds, short, speed, usd } from "./format.js";
 import { follow } from "./live.js";
 import { overview } from "./overview.js";
 import { whenNear } from "./scroll.js";
-import { but, current, go } from "./route.js";
+import { address, but, current, go, isBack } from "./route.js";
 
 const PAGE = 50;
 // A live list that grows and grows is cut at its end again; what is cut off is loaded again by who scrolls there.
@@ -296,14 +296,27 @@ export function spansView(state) {
     if (to) { select(to); go({ span: to.dataset.id }, { replace: true }); mark(); }
   };
 
+  // Who comes back finds the list as long, and as far down, as he left it.
+  const kept_as = `list ${address({ ...state, span: "" })}`;
+  const left = isBack() ? JSON.parse(sessionStorage.getItem(kept_as) ?? "null") : null;
+  const begin_at = async () => {
+    await load(left ? { ...first, page_size: Math.min(ROWS_AT_MOST, Math.max(PAGE, left.rows)) } : first);
+    if (left) scroller.scrollTop = left.top;
+  };
+
   pause(paused);
   // The rows first: where much is stored, sums take longer, and the gateway reads one thing after another.
-  load(first).catch(() => {}).then(() => sums.load(leaving.signal)).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
+  begin_at().catch(() => {}).then(() => sums.load(leaving.signal)).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
 
   return {
     element: scroller,
     moved: mark,
-    leave: () => { stop(); leaving.abort(); clearTimeout(summing); },
+    leave: () => {
+      sessionStorage.setItem(kept_as, JSON.stringify({ rows: rows.size, top: scroller.scrollTop }));
+      stop();
+      leaving.abort();
+      clearTimeout(summing);
+    },
     keys: {
       j: () => step(1), k: () => step(-1), Enter: () => selected() && go({ span: selected().dataset.id }),
       "]": () => turn(1), "[": () => turn(-1), p: () => can_live && pause(!paused),
