@@ -651,7 +651,7 @@ _FILTERS: Schema = {
 
 _FILTERED: Schema = {
     "filters": {"type": "string", "description": "JSON, as `filters` of a body."},
-    "operator": {"enum": ["AND", "OR"], "default": "AND", "description": "Joins the fields of `filters`."},
+    "operator": {"enum": ["AND", "OR", ""], "default": "AND", "description": "Joins the fields of `filters`."},
 }
 
 

@@ -42,8 +42,8 @@ async def asked(
         if len(request.query.getall(name, ())) > 1:
             raise MalformedBody(f"{name}: is there more than once.")
     found = [_in_query(request, parameters, {*PASSED_OVER, *passed_over, *_WHOLE} - set(parameters), fields)]
-    if text := request.query.get("filters"):
-        found.append(fields.parse(_json(text), request.query.get("operator")))
+    text = request.query.get("filters")
+    found.append(fields.parse(_json(text) if text else {}, request.query.get("operator")))
     if request.method == "POST" and (body := await read_body(request)).strip():
         sent = as_object(request, body)
         found.append(fields.parse(sent.get("filters"), sent.get("operator")))

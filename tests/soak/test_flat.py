@@ -405,9 +405,13 @@ async def no_other_task() -> None:
         raise AssertionError(f"These tasks are left: {tasks()}") from None
 
 
+# What a gateway does behind the calls, from its start to its end.
+STANDING = ("sum up hours", "compress", "learn of ended sessions")
+
+
 def tasks() -> list[asyncio.Task[object]]:
-    """Those under way but for what a gateway does behind the calls, from its start to its end."""
-    return [task for task in asyncio.all_tasks() if task.get_name() not in ("sum up hours", "compress")]
+    """Those under way but for those that go on as long as the gateway does."""
+    return [task for task in asyncio.all_tasks() if task.get_name() not in STANDING]
 
 
 def objects() -> int:

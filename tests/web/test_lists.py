@@ -94,6 +94,9 @@ async def test_filters_of_a_body_in_the_query(filled: Gateway) -> None:
     assert await ids(filled, asked({"model": "claude", "cost": 0.1}, "&operator=OR")) == ["3", "1"]
     assert await ids(filled, asked({"model": "gpt-a"}, "&status=success")) == ["0"]
     assert await ids(filled, asked({"model": "gpt-a"}), json={"filters": {"cost": 0.2}}) == ["2"]
+    assert await ids(filled, "?operator=OR&model=claude") == ["3"]
+    status, reply = await ask(filled, "list/?operator=null")
+    assert status == 400 and "AND or OR" in reply["detail"]
     for query in ("?filters=model", "?filters=[1]", "?filters=" + "[" * 100_000):
         status, reply = await ask(filled, f"list/{query}")
         assert status in (400, 414) and ("filters: must be" in str(reply) or status == 414), reply
