@@ -1,7 +1,7 @@
 // The gateway's HTTP API, the same that everyone has. The browser sends the sign-in along.
 
 /** An answer that is none; says what the API said. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;

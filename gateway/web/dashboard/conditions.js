@@ -40,7 +40,7 @@ export const RANGES = {
 };
 
 /** The range of a state, as query parameters. */
-export function bounds(state, now = Date.now()) {
+function bounds(state, now = Date.now()) {
   if (state.range in RANGES) return { start_time: new Date(now - RANGES[state.range][0] * 1000).toISOString() };
   const given = {};
   if (state.start_time) given.start_time = state.start_time;

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { asked } from "./conditions.js";
 import { $, button, fill, h } from "./dom.js";
 import { exporting, filterbar } from "./filterbar.js";
-import { clock, count, moment, seconds, short, speed, usd } from "./format.js";
+import { clock, count, moment, seconds, speed, usd } from "./format.js";
 import { follow } from "./live.js";
 import { overview } from "./overview.js";
 import { whenNear } from "./scroll.js";
