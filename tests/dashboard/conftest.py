@@ -218,3 +218,12 @@ def browsing(browser: Browser, gateway: Gateway, seen: Seen) -> Iterator[Browsin
     yield browsing
     for context in browsing.contexts:
         context.close()
+
+
+def scroll_to_the_end(page: Page) -> None:
+    """Goes down a list until all of it is there."""
+    foot = page.locator(".list-foot")
+    while "all there are" not in (before := foot.inner_text()):
+        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
+        expect(foot).not_to_have_text(before)
+        expect(foot).not_to_contain_text("Loading")

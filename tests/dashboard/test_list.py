@@ -2,13 +2,13 @@
 
 import json
 import re
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import Browsing, Gateway, PatientUpstream
+from tests.dashboard.conftest import Browsing, Gateway, PatientUpstream, scroll_to_the_end
+from tests.processes import serving
 
 
 def tokens(prompt: int, completion: int) -> dict[str, Any]:
@@ -101,11 +101,7 @@ def test_what_came_in_a_pause_is_all_there_afterwards(browsing: Browsing, gatewa
     gateway.post(*({"model": "meanwhile"} for _ in range(200)))
     page.keyboard.press("p")
     expect(page.locator(".list-foot")).to_contain_text("of 205 shown")
-    foot = page.locator(".list-foot")
-    while "all there are" not in (before := foot.inner_text()):
-        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
-        expect(foot).not_to_have_text(before)
-        expect(foot).not_to_contain_text("Loading")
+    scroll_to_the_end(page)
     assert sorted(models(page)) == ["before"] * 5 + ["meanwhile"] * 200
 
 
@@ -141,17 +137,24 @@ def test_one_span_with_a_wrong_clock_does_not_draw_an_axis_of_years(browsing: Br
 
 
 def test_a_gateway_that_is_away_is_told_of_and_comes_back(browsing: Browsing, gateway: Gateway) -> None:
-    gateway.post({"model": "before"})
+    (known,) = gateway.post({"model": "before"})
     page = browsing.open()
+    expect(rows(page)).to_have_count(1)
     expect(page.get_by_role("button", name="Live")).to_be_visible()
-    page.context.set_offline(True)
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    gateway.process.process.send_signal(signal.SIGSTOP)
-    gateway.process.process.send_signal(signal.SIGCONT)
-    page.context.set_offline(False)
-    gateway.post({"model": "after"})
-    expect(rows(page)).to_have_count(2)
-    browsing.seen.told[:] = [told for told in browsing.seen.told if "ERR_INTERNET_DISCONNECTED" not in told]
+    assert gateway.process.stop() == 0
+    expect(page.get_by_role("button", name="Reconnecting")).to_be_visible()
+    rows(page).first.click()
+    expect(page.locator("#panel")).to_contain_text("The gateway cannot be reached")
+    page.keyboard.press("Escape")
+    with serving(gateway.process.folder, "--port", gateway.url.rpartition(":")[2]):
+        gateway.post({"model": "after"})
+        expect(rows(page)).to_have_count(2)
+        expect(page.get_by_role("button", name="Live")).to_be_visible()
+        page.locator(f'[data-id="{known}"]').click()
+        expect(page.locator("#panel h1")).to_contain_text("before")
+        page.close()
+    # The browser says so of each try that was in vain.
+    browsing.seen.told.clear()
 
 
 def test_what_is_deleted_and_changed_elsewhere_goes_and_changes(browsing: Browsing, gateway: Gateway) -> None:
@@ -313,11 +316,7 @@ def test_all_of_many_come_as_one_scrolls(browsing: Browsing, gateway: Gateway) -
     gateway.post(*({"model": f"m{number}", "timestamp": time(number)} for number in range(730)))
     page = browsing.open()
     expect(page.locator(".list-foot")).to_contain_text("50 of 730 shown")
-    foot = page.locator(".list-foot")
-    while "all there are" not in (before := foot.inner_text()):
-        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
-        expect(foot).not_to_have_text(before)
-        expect(foot).not_to_contain_text("Loading")
+    scroll_to_the_end(page)
     expect(page.locator(".list-foot")).to_have_text("730 spans, all there are")
     assert models(page) == [f"m{number}" for number in reversed(range(730))]
     # Who is further down is told of what comes, and not moved.

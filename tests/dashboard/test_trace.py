@@ -5,7 +5,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import Browsing, Gateway
+from tests.dashboard.conftest import Browsing, Gateway, scroll_to_the_end
 
 SECOND = "2026-03-01T12:00:{:09.6f}Z"
 
@@ -143,10 +143,7 @@ def test_the_list_of_traces(browsing: Browsing, gateway: Gateway) -> None:
         )
     page = browsing.open("/?view=traces")
     expect(page.locator(".list-foot")).to_contain_text(re.compile("50 shown|100 shown|120 traces"))
-    foot = page.locator(".list-foot")
-    while "all there are" not in (before := foot.inner_text()):
-        page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
-        expect(foot).not_to_have_text(before)
+    scroll_to_the_end(page)
     expect(page.locator(".list-foot")).to_have_text("120 traces, all there are")
     assert page.locator(".rows .open-span").all_text_contents() == [f"run {number}" for number in reversed(range(120))]
 
