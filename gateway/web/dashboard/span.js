@@ -7,7 +7,7 @@ import { $, button, copy, fill, h, tell } from "./dom.js";
 import { count, moment, seconds, size, speed, usd } from "./format.js";
 import { whole } from "./json.js";
 import { but, current, go } from "./route.js";
-import { dot } from "./spans.js";
+import { dot } from "./row.js";
 
 const PLAIN = "plain-text";
 const NOTE_AFTER_MS = 800;

@@ -4,65 +4,19 @@ import { get } from "./api.js";
 import { asked } from "./conditions.js";
 import { $, button, fill, h } from "./dom.js";
 import { exporting, filterbar } from "./filterbar.js";
-import { clock, count, moment, seconds, speed, usd } from "./format.js";
+import { count } from "./format.js";
 import { follow } from "./live.js";
 import { overview } from "./overview.js";
+import { picking } from "./picking.js";
+import { address, current, go, isBack } from "./route.js";
+import { SHOWN, before, cells, header } from "./row.js";
 import { whenNear } from "./scroll.js";
-import { address, but, current, go, isBack } from "./route.js";
 
 const PAGE = 50;
 // A live list that grows and grows is cut at its end again; what is cut off is loaded again by who scrolls there.
 const ROWS_AT_MOST = 1000;
 const ROWS_KEPT = 300;
 const SUMS_EVERY_MS = 3000;
-const SHOWN = [
-  "unique_id", "timestamp", "start_time", "status", "status_code", "is_open", "error_message", "model", "response_model", "span_name",
-  "log_type", "stream", "input_preview", "output_preview", "prompt_tokens", "completion_tokens", "total_request_tokens", "cost",
-  "time_to_first_token", "tokens_per_second", "latency", "customer_identifier", "warnings", "positive_feedback", "note",
-].join(",");
-
-/** Columns: title, class, what is shown, by what it sorts. */
-const COLUMNS = [
-  ["Time", "time", (span) => h("time", { datetime: span.timestamp, title: moment(span.timestamp) }, clock(span.timestamp)), "timestamp"],
-  ["Model or name", "name", name],
-  ["Input", "said", (span) => said(span.input_preview)],
-  ["Output", "said out", (span) => (span.status === "failed" ? h("span", { class: "bad" }, span.error_message || `failed, ${span.status_code}`) : said(span.output_preview))],
-  ["Tokens", "number tokens", (span) => guess(span, count(span.total_request_tokens), tokens(span)), "total_request_tokens"],
-  ["Cost", "number cost", (span) => guess(span, usd(span.cost), span.cost === null ? "no price is known" : `$${span.cost}`), "cost"],
-  ["First token", "number ttft", (span) => seconds(span.time_to_first_token), "time_to_first_token"],
-  ["Tokens/s", "number speed", (span) => speed(span.tokens_per_second || null), "tokens_per_second"],
-  ["Latency", "number latency", (span) => seconds(span.latency), "latency"],
-  ["Customer", "customer", (span) => span.customer_identifier ?? ""],
-];
-
-const said = (text) => text ?? h("span", { class: "quiet" }, "–");
-const tokens = (span) => `${count(span.prompt_tokens)} in, ${count(span.completion_tokens)} out`;
-
-/** A number that is a guess says so. */
-function guess(span, text, title) {
-  const is_guess = span.status === "warning" && text !== "–";
-  return h("span", { title: is_guess ? `${title}; an estimate: ${warning(span)}` : title }, is_guess && h("span", { class: "about" }, "≈"), text);
-}
-
-const warning = (span) => (typeof span.warnings === "string" ? span.warnings : JSON.stringify(span.warnings));
-
-function name(span) {
-  const own = span.span_name && span.span_name !== span.model ? span.span_name : "";
-  return [
-    dot(span),
-    h("a", { class: "open-span", href: but({ span: span.id }) }, own || span.model),
-    own && span.model !== "none" && h("span", { class: "quiet" }, span.model),
-    span.positive_feedback !== null && span.positive_feedback !== undefined && h("span", { class: "mark", title: span.positive_feedback ? "liked" : "disliked" }, span.positive_feedback ? "▲" : "▼"),
-    span.note && h("span", { class: "mark", title: span.note }, "✎"),
-  ];
-}
-
-/** How it went, by colour and in words. */
-export function dot(span) {
-  const how = span.is_open ? "running" : span.status === "failed" ? "failed" : span.status === "warning" ? "warning" : span.status === "success" ? "fine" : "other";
-  return h("span", { class: `dot ${how}`, title: how === "warning" ? `warning: ${warning(span)}` : how === "other" ? span.status : how }, h("span", { class: "unseen" }, how === "other" ? span.status : how));
-}
-
 /** The view. Gives its element, keys, and what ends it. */
 export function spansView(state) {
   const params = () => asked(state);
@@ -77,6 +31,7 @@ export function spansView(state) {
   let total = null;
   let missed = 0;
   let is_lost = false;
+  let was_ready = false;
   let paused = sessionStorage.getItem("paused") === "yes";
   let stop = () => {};
 
@@ -95,7 +50,7 @@ export function spansView(state) {
       role: "row", tabindex: -1, class: `row${span.status === "failed" ? " failed" : ""}${span.is_open ? " open" : ""}`, data: { id: span.id },
       on: { click: (event) => { if (!event.target.closest("a")) go({ span: span.id }); } },
     });
-    return fill(row, COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(span))));
+    return fill(row, cells(span));
   };
 
   const put = (span, is_new) => {
@@ -246,7 +201,12 @@ export function spansView(state) {
 
   const begin = () => follow(() => ({ ...params(), start_time: undefined, include_fields: SHOWN }), {
     state: (is_on) => { is_lost = !is_on; told(); },
-    ready: () => { sumsSoon(); refresh().catch(() => {}); },
+    ready: () => {
+      // The first time they are being asked for anyway.
+      if (was_ready) sumsSoon();
+      was_ready = true;
+      refresh().catch(() => {});
+    },
     span: came,
     gone: ({ id }) => {
       waiting.delete(id);
@@ -272,28 +232,16 @@ export function spansView(state) {
 
   // Selection
 
-  const selected = () => $(".row.selected", body);
-  const select = (row) => {
-    if (!row) return;
-    selected()?.classList.remove("selected");
-    row.classList.add("selected");
-    row.scrollIntoView({ block: "nearest" });
-    row.focus({ preventScroll: true });
-    if (!row.nextElementSibling) more()?.catch(() => {});
-  };
+  const { picked, pick, step } = picking(body, () => more()?.catch(() => {}));
   const mark = () => {
     const { span } = current();
     for (const row of body.querySelectorAll(".shown")) row.classList.remove("shown");
     if (span) rows.get(span)?.row.classList.add("shown");
   };
-  const step = (by) => {
-    const from = selected() ?? $(".row.shown", body);
-    select(from ? (by > 0 ? from.nextElementSibling : from.previousElementSibling) : body.firstElementChild);
-  };
   const turn = (by) => {
     const from = $(".row.shown", body);
     const to = from && (by > 0 ? from.nextElementSibling : from.previousElementSibling);
-    if (to) { select(to); go({ span: to.dataset.id }, { replace: true }); mark(); }
+    if (to) { pick(to); go({ span: to.dataset.id }, { replace: true }); mark(); }
   };
 
   // Who comes back finds the list as long, and as far down, as he left it.
@@ -318,32 +266,13 @@ export function spansView(state) {
       clearTimeout(summing);
     },
     keys: {
-      j: () => step(1), k: () => step(-1), Enter: () => selected() && go({ span: selected().dataset.id }),
+      j: () => step(1), k: () => step(-1), Enter: () => picked() && go({ span: picked().dataset.id }),
       "]": () => turn(1), "[": () => turn(-1), p: () => can_live && pause(!paused),
     },
   };
 }
 
-/** Whether a span stands above another: those that run first, then the later ones. */
-function before(one, other) {
-  if (Boolean(one.is_open) !== Boolean(other.is_open)) return Boolean(one.is_open);
-  return one.timestamp > other.timestamp;
-}
-
 const cursor = (next) => (next ? new URL(next).searchParams.get("cursor") : null);
-
-function header(state) {
-  return h("div", { role: "row", class: "row head" }, COLUMNS.map(([title, kind, , sort]) => {
-    const by = (state.sort_by || "-timestamp").replace(/^-/, "");
-    const is_down = (state.sort_by || "-").startsWith("-");
-    const is_by = sort === by;
-    const to = sort === "timestamp" && (!is_by || !is_down) ? "" : is_by && is_down ? sort : `-${sort}`;
-    return h(
-      "div", { role: "columnheader", class: `cell ${kind}`, "aria-sort": is_by ? (is_down ? "descending" : "ascending") : null },
-      sort ? h("a", { href: but({ sort_by: to, span: "" }), title: `Sort by ${title.toLowerCase()}` }, title, is_by && h("span", { "aria-hidden": "true" }, is_down ? " ↓" : " ↑")) : title,
-    );
-  }));
-}
 
 function nothing(state) {
   if (state.where.length || state.search || state.range || state.start_time || state.end_time) {

@@ -5,7 +5,7 @@ import { ticks } from "./chart.js";
 import { $, button, copy, fill, h } from "./dom.js";
 import { count, moment, seconds, short, usd } from "./format.js";
 import { current, go, view } from "./route.js";
-import { dot } from "./spans.js";
+import { dot } from "./row.js";
 import { extent, markCritical, rows, visible } from "./tree.js";
 
 const ROW = 28;

@@ -5,6 +5,7 @@ import { asked } from "./conditions.js";
 import { $, fill, h } from "./dom.js";
 import { filterbar } from "./filterbar.js";
 import { clock, count, moment, seconds, short, usd } from "./format.js";
+import { picking } from "./picking.js";
 import { address, current, go } from "./route.js";
 import { whenNear } from "./scroll.js";
 
@@ -57,20 +58,12 @@ export function tracesView(state) {
     watched.look();
   };
 
-  const select = (row) => {
-    if (!row) return;
-    $(".selected", body)?.classList.remove("selected");
-    row.classList.add("selected");
-    row.focus({ preventScroll: true });
-    row.scrollIntoView({ block: "nearest" });
-  };
-  const step = (name, other) => { const from = $(".selected", body); select(from ? from[name] : body[other]); };
-
+  const { picked, step } = picking(body);
   const watched = whenNear(scroller, footer, load);
   load();
   return {
     element: scroller,
     leave: () => leaving.abort(),
-    keys: { j: () => step("nextElementSibling", "firstElementChild"), k: () => step("previousElementSibling", "firstElementChild"), Enter: () => $(".selected a", body)?.click() },
+    keys: { j: () => step(1), k: () => step(-1), Enter: () => picked() && $("a", picked()).click() },
   };
 }
