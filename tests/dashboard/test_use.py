@@ -160,6 +160,8 @@ def test_the_list_asks_for_nothing_that_it_does_not_need(browsing: Browsing, gat
     gateway.post(*({"model": "m", "input": "x" * 100_000} for _ in range(60)))
     page = browsing.open()
     expect(page.locator(".spans .rows .row")).not_to_have_count(0)
+    # Sums come after rows.
+    expect(page.locator(".overview-bars svg")).to_be_visible()
     asked: list[str] = []
     page.on("response", lambda response: asked.append(response.url))
     sizes: list[int] = []
@@ -167,7 +169,7 @@ def test_the_list_asks_for_nothing_that_it_does_not_need(browsing: Browsing, gat
     page.reload()
     expect(page.locator(".spans .rows .row").first).to_be_visible()
     page.wait_for_load_state("load")
-    settled(page)
+    expect(page.locator(".overview-bars svg")).to_be_visible()
     names = [url.split("?")[0].removeprefix(gateway.url) for url in asked]
     for name in ("/api/request-logs/summary/", "/api/request-logs/series/", "/api/session/", "/dashboard/app.js"):
         assert names.count(name) == 1, name
