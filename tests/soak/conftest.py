@@ -3,6 +3,7 @@
 What a test did is printed at the end, as figures.
 """
 
+import faulthandler
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +33,11 @@ class HowLong:
 
 @pytest.fixture
 def how_long(request: pytest.FixtureRequest) -> HowLong:
-    return HowLong(request.config.getoption("minutes"))
+    minutes = request.config.getoption("minutes")
+    if minutes is not None:
+        # One that is told to go on does not hang.
+        faulthandler.cancel_dump_traceback_later()
+    return HowLong(minutes)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ _AT_MOST_S = 20
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; without its body where it was cut."""
+    """An answer; without its body where it was cut, or has no end."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -120,6 +120,8 @@ class Sender:
 def _read(connection: socket.socket, method: str) -> Reply:
     with contextlib.closing(http.client.HTTPResponse(connection, method=method)) as response:
         response.begin()
+        if response.msg.get_content_type() == "text/event-stream":
+            return Reply(response.status, response.msg, b"")
         try:
             return Reply(response.status, response.msg, response.read())
         except (http.client.IncompleteRead, ConnectionError):
@@ -247,10 +249,13 @@ async def test_a_span_is_found_under_whatever_id_it_was_stored(fuzz: Fuzz) -> No
         assert list(reply.json()["errors"]) == ["unique_id"]
         path = quote(unique_id, safe="/", errors="surrogatepass")
         reply = sender.request("GET", f"/api/request-logs/{path}{slash}")
-        if reply.status != 200 or reply.json().get("id") == unique_id:
+        if reply.status == 200:
+            assert unique_id.strip("/") in RESERVED_IDS or reply.json()["id"] != unique_id
+        else:
             sender.refused(reply, 404, 405)
 
-    part = st.sampled_from([".", "..", "", *RESERVED_IDS, "%2F", "%", "?", "#", "a b", "\\", ";", ":", "@", "{x}"])
+    odd_parts = [".", "..", "", "%2F", "%", "?", "#", "a b", "\\", ";", ":", "@", "{x}"]
+    part = st.sampled_from(sorted(RESERVED_IDS) + odd_parts)
     ids = st.lists(part | odd.ODD_TEXTS | st.text(max_size=3), min_size=1, max_size=3).map("/".join)
     await fuzz.run(200, check, ids, st.sampled_from(["", "/"]))
 
