@@ -96,6 +96,16 @@ def test_folding_zooming_and_opening(browsing: Browsing, gateway: Gateway) -> No
     expect(rows(page)).to_have_count(5)
 
 
+def test_no_time_above_the_bars_is_cut_off(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE)
+    for width in (1360, 390):
+        page = browsing.open("/?view=traces&trace=t", size=(width, 800))
+        expect(page.locator(".ruler span").last).to_be_visible()
+        ends = "all => all.map(one => one.getBoundingClientRect().right)"
+        (ruler,), times = (page.locator(place).evaluate_all(ends) for place in (".ruler", ".ruler span"))
+        assert max(times) <= ruler + 1
+
+
 def test_ten_thousand_spans_without_a_freeze(browsing: Browsing, gateway: Gateway) -> None:
     """What is drawn is what is in sight, so no step takes longer than with few; nothing is left out."""
     many = [span("root", None, 0, 50, log_type="workflow")]

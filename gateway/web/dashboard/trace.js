@@ -12,6 +12,8 @@ const ROW = 28;
 const MORE = 10;
 const INDENT = 14;
 const INDENTS_AT_MOST = 20;
+// What a time above the bars needs; one that has less to its right stands to its left.
+const TICK_PX = 56;
 const KINDS = {
   chat: "llm", completion: "llm", response: "llm", text: "llm", generation: "llm", embedding: "embedding", tool: "tool", function: "tool",
   workflow: "flow", agent: "flow", task: "task", handoff: "task", guardrail: "task",
@@ -134,7 +136,11 @@ function waterfall(trace, scroller) {
     const step = ticks((to - from) / 1000, Math.min(8, Math.max(1, ruler.clientWidth / 90)))[1];
     const made = [];
     for (let at = Math.ceil((from - first) / 1000 / step) * step; at <= (to - first) / 1000; at += step) made.push(at);
-    fill(ruler, made.map((at) => h("span", { style: { left: share(first + at * 1000) } }, at === 0 ? "0" : seconds(Number(at.toPrecision(9))))));
+    fill(ruler, made.map((at) => {
+      const time = first + at * 1000;
+      const fits = (to - time) / (to - from) * ruler.clientWidth > TICK_PX;
+      return h("span", { class: fits ? "" : "before", style: { left: share(time) } }, at === 0 ? "0" : seconds(Number(at.toPrecision(9))));
+    }));
   };
   const timeAt = (event, place) => {
     const box = place.getBoundingClientRect();
