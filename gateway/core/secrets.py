@@ -73,26 +73,31 @@ class _Name(Enum):
 
 
 def _kind_of(name: str) -> _Name:
-    """What a name says; that is kept in `_kinds`, since most of what is recorded has the same few names."""
     lower = name.lower()
     if is_secret(name):
-        kind = _Name.SECRET
-    elif lower in _NAMING:
-        kind = _Name.NAMING
-    elif lower in _VALUE:
-        kind = _Name.VALUE
-    else:
-        kind = _Name.HEADERS if lower.endswith("headers") else _Name.PLAIN
+        return _Name.SECRET
+    if lower in _NAMING:
+        return _Name.NAMING
+    if lower in _VALUE:
+        return _Name.VALUE
+    return _Name.HEADERS if lower.endswith("headers") else _Name.PLAIN
+
+
+def _is_quiet(name: str) -> bool:
+    """Whether a name says nothing of the value that stands under it; kept in `_quiet`, since nearly all do, and most of
+    what is recorded has the same few."""
+    if _kind_of(name) not in (_Name.PLAIN, _Name.NAMING):
+        return False
     if len(name) <= _LONGEST_KEPT:
-        if len(_kinds) >= _KINDS_KEPT:
-            _kinds.clear()
-        _kinds[name] = kind
-    return kind
+        if len(_quiet) >= _QUIET_KEPT:
+            _quiet.clear()
+        _quiet.add(name)
+    return True
 
 
 # Callers choose names as they like.
-_kinds: dict[str, _Name] = {}
-_KINDS_KEPT = 4096
+_quiet: set[str] = set()
+_QUIET_KEPT = 4096
 _LONGEST_KEPT = 64
 
 
@@ -111,15 +116,14 @@ def masked(value: Any, texts: Collection[str] = (), found: set[str] | None = Non
 def _masked_object(value: dict[str, Any], texts: Collection[str], found: set[str] | None) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for key, item in value.items():
-        kind = _kinds.get(key) or _kind_of(key)
-        if kind is _Name.PLAIN or kind is _Name.NAMING:
-            # Almost everything is: what holds nothing that could be masked is passed over without a further look.
+        if key in _quiet or _is_quiet(key):
+            # What holds nothing that could be masked is passed over without a further look.
             mask = _MASKS.get(type(item))
             if mask is None or (mask is _masked_text and not texts and "://" not in item[:_SCHEME_AT_MOST]):
                 continue
             new = mask(item, texts, found)
         else:
-            new = _hidden(item, found) if _hides(kind, item, value) else masked(item, texts, found)
+            new = _hidden(item, found) if _hides(_kind_of(key), item, value) else masked(item, texts, found)
         if new is not item:
             changed[key] = new
     return {**value, **changed} if changed else value

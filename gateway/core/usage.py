@@ -39,26 +39,26 @@ class Usage(NamedTuple):
 
 def read(usage: Mapping[str, Any]) -> Usage:
     """Reads any dialect; what is no count is passed over."""
-    told = _counts_in(usage)
-    details = _details(usage, "prompt_tokens_details", "input_tokens_details")
-    prompt_details = _counts_in(details)
-    completion_details = _counts_in(_details(usage, "completion_tokens_details", "output_tokens_details"))
-    prompt = told.get("prompt_tokens")
+    of_prompt = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    of_completion = _details(usage, "completion_tokens_details", "output_tokens_details")
+    prompt = _first(usage, "prompt_tokens")
     return Usage(
-        prompt_tokens=prompt if prompt is not None else told.get("input_tokens"),
-        completion_tokens=_first(told, "completion_tokens", "output_tokens"),
-        total_tokens=told.get("total_tokens"),
+        prompt_tokens=prompt if prompt is not None else _first(usage, "input_tokens"),
+        completion_tokens=_first(usage, "completion_tokens", "output_tokens"),
+        total_tokens=_first(usage, "total_tokens"),
         cached_tokens=_either(
-            _first(told, "cache_read_input_tokens", "prompt_cache_hit_tokens"), prompt_details.get("cached_tokens")
+            _first(usage, "cache_read_input_tokens", "prompt_cache_hit_tokens"), _first(of_prompt, "cached_tokens")
         ),
         cache_creation_tokens=_either(
-            _first(told, "cache_creation_input_tokens", "cache_creation_prompt_tokens", "prompt_cache_creation_tokens"),
-            _first(prompt_details, "cache_creation_tokens", "cache_write_tokens"),
+            _first(
+                usage, "cache_creation_input_tokens", "cache_creation_prompt_tokens", "prompt_cache_creation_tokens"
+            ),
+            _first(of_prompt, "cache_creation_tokens", "cache_write_tokens"),
         ),
-        reasoning_tokens=_either(completion_details.get("reasoning_tokens"), told.get("reasoning_tokens")),
+        reasoning_tokens=_either(_first(of_completion, "reasoning_tokens"), _first(usage, "reasoning_tokens")),
         cache_is_extra=prompt is None
-        and not details
-        and ("cache_read_input_tokens" in told or "cache_creation_input_tokens" in told),
+        and not of_prompt
+        and _first(usage, "cache_read_input_tokens", "cache_creation_input_tokens") is not None,
     )
 
 
@@ -82,18 +82,14 @@ def count(value: object) -> int | None:
     return value
 
 
-def _counts_in(usage: Mapping[str, Any]) -> dict[str, int]:
-    return {
-        name: number
-        for name, value in usage.items()
-        if (number := value if type(value) is int and -_INT64 <= value < _INT64 else count(value)) is not None
-    }
-
-
-def _first(told: Mapping[str, int], *names: str) -> int | None:
+def _first(counts: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these that is a count."""
     for name in names:
-        if name in told:
-            return told[name]
+        value = counts.get(name)
+        if type(value) is int and -_INT64 <= value < _INT64:
+            return value
+        if value is not None and (number := count(value)) is not None:
+            return number
     return None
 
 
