@@ -118,6 +118,7 @@ def test_on_a_phone(browsing: Browsing, gateway: Gateway) -> None:
     (talk,) = gateway.post(TALK)
     page = browsing.open(size=PHONE)
     page.locator(f'[data-id="{talk}"]').click()
+    expect(page.locator("#panel")).to_be_visible()
     box = page.locator("#panel").bounding_box()
     assert box is not None and (box["x"], box["width"]) == (0, PHONE[0])
     expect(page.locator("#panel")).to_contain_text("What is this?")
