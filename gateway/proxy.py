@@ -26,6 +26,7 @@ from gateway.core.outcome import label as outcome_label
 from gateway.core.routing import Kind
 from gateway.deadlines import Deadlines
 from gateway.errors import LimitReached, MalformedBody, NotByThisMethod, RefusedRequest, UpstreamError
+from gateway.gathering import Gathering
 from gateway.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.recorder import Caller, Ended, Measured, Opened, Recorder
@@ -143,6 +144,10 @@ class _SafeMeter:
         log.error("An answer could not be measured\n%s", secrets.trace(error))
 
 
+# A call whose answer is complete, and what is to end with its span's commit.
+_EndedCall = tuple[Call, Meter, asyncio.Future[bool]]
+
+
 class Proxy:
     """Relays calls and hands their measurements to the recorder."""
 
@@ -169,8 +174,9 @@ class Proxy:
         self._kept_bytes = max(max_body_bytes, max_content_bytes)
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
-        # Calls that have ended in this turn of the loop, and what waits for their spans.
-        self._ended: list[tuple[Call, Meter, asyncio.Future[bool]]] = []
+        # The more spans are made and committed at once, the less each costs: with 64 clients a call as a whole some
+        # percent less.
+        self._ended: Gathering[_EndedCall] = Gathering(self._record_ended, lambda: self._under_way)
         self._settling: set[asyncio.Task[None]] = set()
 
     async def call(self, client: Client, caller: Caller, path_qs: str) -> None:
@@ -411,7 +417,7 @@ class Proxy:
 
     async def settled(self) -> None:
         """Waits for the calls that are being settled."""
-        self._record_ended()
+        self._ended.flush()
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     async def _settle_complete(self, call: Call, meter: Meter, at: float) -> None:
@@ -422,9 +428,7 @@ class Proxy:
         call.ended_at = at
         call.settled = True
         committed: asyncio.Future[bool] = self._loop.create_future()
-        if not self._ended:
-            self._loop.call_soon(self._record_ended)
-        self._ended.append((call, meter, committed))
+        self._ended.add((call, meter, committed))
         await self._commit(committed)
 
     async def _commit(self, committed: asyncio.Future[bool]) -> None:
@@ -439,9 +443,8 @@ class Proxy:
             self._metrics.commit_waits_over.inc()
             committed.set_result(False)
 
-    def _record_ended(self) -> None:
-        """Makes the spans of the calls that have ended in this turn of the loop, see `Recorder.record_calls`."""
-        ended, self._ended = self._ended, []
+    def _record_ended(self, ended: list[_EndedCall]) -> None:
+        """Makes the spans of calls that have ended, see `Recorder.record_calls`."""
         readings = [meter.read() for _, meter, _ in ended]
         self._record(
             [

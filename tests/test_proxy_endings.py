@@ -13,6 +13,7 @@ import pytest
 from gateway import proxy
 from gateway.core.gate import StreamGate
 from gateway.core.meter import StreamMeter
+from gateway.gathering import Gathering
 from gateway.upstream.pool import Pool
 from tests.conftest import KEY, Gateway, StartGateway
 from tests.fakes.client import RawClient, raw_client, soon, unchunked
@@ -686,21 +687,17 @@ async def test_a_span_that_cannot_be_made_takes_no_other_with_it(
 
     made = proxy._fields
     monkeypatch.setattr(proxy, "_fields", fields)
-    record_ended = proxy.Proxy._record_ended
     at_once: list[int] = []
 
-    def count(self: proxy.Proxy) -> None:
-        at_once.append(len(self._ended))
-        record_ended(self)
-
-    def in_one_turn(self: proxy.Proxy) -> None:
+    def together(self: Gathering[Any], *rest: Any) -> None:
         # Until all have ended.
-        if len(self._ended) < 6:
-            self._loop.call_soon(in_one_turn, self)
+        if len(self._added) < 6:
+            self._loop.call_soon(together, self)
         else:
-            count(self)
+            at_once.append(len(self._added))
+            self.flush()
 
-    monkeypatch.setattr(proxy.Proxy, "_record_ended", in_one_turn)
+    monkeypatch.setattr(Gathering, "_after_turn", together)
     models = ["bad", "good"] * 3
     async with asyncio.timeout(60):
         replies = await asyncio.gather(*(gateway.call(ROUTE, json={**CHAT, "model": model}) for model in models))
