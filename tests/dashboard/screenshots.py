@@ -14,7 +14,7 @@ from typing import Literal
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
-from tests.dashboard.conftest import ARGUMENTS, CONFIG, KEY, PHONE, chromium
+from tests.dashboard.conftest import ARGUMENTS, CONFIG, KEY, PHONE, WIDE, chromium
 from tests.dashboard.sample import day, trip
 from tests.processes import serving
 
@@ -38,7 +38,7 @@ def pictures(arguments: list[str]) -> Iterator[tuple[Path, str, tuple[int, int],
         yield from ((FOLDER / f"{name}.png", VIEWS[name], SIZE, "light") for name in OF_THE_README)
         return
     for name, path in VIEWS.items():
-        for size, place in ((SIZE, "desk"), (PHONE, "phone")):
+        for size, place in ((WIDE, "desk"), (PHONE, "phone")):
             yield Path(arguments[0]) / f"{name}-{place}-light.png", path, size, "light"
             yield Path(arguments[0]) / f"{name}-{place}-dark.png", path, size, "dark"
 

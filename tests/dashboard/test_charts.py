@@ -132,6 +132,22 @@ def test_the_numbers_of_a_bar_are_in_sight(browsing: Browsing, gateway: Gateway)
         assert seen == [True] * 4
 
 
+def test_no_mark_on_an_axis_of_time_is_cut_off(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(
+        *({"model": "m", "timestamp": f"2024-03-{day:02}T{hour:02}:00:00Z"} for day in (8, 9) for hour in (0, 12))
+    )
+    page = browsing.open("/?view=charts&start_time=2024-03-01T00:00:00Z&end_time=2024-03-29T00:00:00Z")
+    expect(card(page, "Calls").locator("svg text.date").first).to_be_visible()
+    ends = "all => all.map(one => one.getBoundingClientRect().right)"
+    # Each a bit narrower than the one before, so that some mark comes near the edge.
+    for width in range(1440, 1340, -4):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        for chart in page.locator(".card svg").all():
+            (edge,) = chart.locator("xpath=.").evaluate_all(ends)
+            assert max(chart.locator("text.date").evaluate_all(ends), default=0) <= edge + 0.5
+
+
 def test_a_click_on_a_part_of_a_bar_is_of_its_group(browsing: Browsing, gateway: Gateway) -> None:
     gateway.post(*({"model": name} for name in ("a", "a", "a", "b")))
     page = browsing.open("/?view=charts&group_by=model")

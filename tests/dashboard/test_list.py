@@ -338,7 +338,7 @@ def test_who_comes_back_finds_the_list_as_he_left_it(browsing: Browsing, gateway
     page.go_back()
     expect(rows(page)).to_have_count(shown)
     # Heights that are guessed until a row is in sight may be off by a pixel.
-    page.wait_for_function("(top) => Math.abs(document.querySelector('.scroller').scrollTop - top) < 5", arg=top)
+    page.wait_for_function("(top) => Math.abs(document.querySelector('.scroller').scrollTop - top) <= 1", arg=top)
     # By a link it begins anew.
     page.get_by_role("link", name="Charts", exact=True).click()
     page.get_by_role("link", name="Spans", exact=True).click()

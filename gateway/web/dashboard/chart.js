@@ -8,6 +8,8 @@ const BOTTOM = 20;
 const TOP = 8;
 // So many pixels between two marks on the axis of time.
 const APART = 64;
+// And as many that a letter of one takes, at most.
+const LETTER = 6.5;
 
 // Between two marks on an axis of time, in seconds.
 const DAY = 86400;
@@ -115,8 +117,9 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
   const dates = () => {
     const least = (APART * times.length * step) / (width - left);
     const apart = APARTS.find((one) => one >= least && one >= step) ?? Math.ceil(least / APARTS.at(-1)) * APARTS.at(-1);
-    const shown = times.map((time, number) => [time, number]).filter(([time, number]) => isMark(time, apart, step) && x(number) < width - 30);
-    return shown.map(([time, number]) => svg("text", { class: "date", x: x(number), y: height - 5 }, mark(new Date(time), step)));
+    const marked = times.map((time, number) => [time, x(number), mark(new Date(time), step)]);
+    const shown = marked.filter(([time, place, text]) => isMark(time, apart, step) && place + LETTER * text.length < width);
+    return shown.map(([, place, text]) => svg("text", { class: "date", x: place, y: height - 5 }, text));
   };
 
   const bars = () => {
