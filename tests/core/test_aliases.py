@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.aliases import header_params, merge
@@ -169,7 +169,6 @@ def shuffled(value: Any, draw: st.DrawFn) -> Any:
     return {name: shuffled(value[name], draw) for name in draw(st.permutations(list(value)))}
 
 
-@settings(deadline=None)
 @given(raw_and_shuffled(), LAYERS)
 def test_what_wins_does_not_depend_on_the_order_of_keys_and_nothing_sent_is_changed(
     both: tuple[dict[str, Any], dict[str, Any]], header: dict[str, Any]

@@ -164,14 +164,14 @@ def chats(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {**HEAD, "object": "chat.completion", "choices": choices, **usage}, chunks
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chats())
 def test_a_chat_completion_is_put_together(chat: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     whole, chunks = chat
     assert assembled(chunks) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(chats(), st.data())
 def test_choices_that_share_a_chunk(chat: tuple[dict[str, Any], list[dict[str, Any]]], data: st.DataObject) -> None:
     whole, chunks = chat
@@ -633,7 +633,7 @@ event_like = st.fixed_dictionaries(
 events = event_like | st.dictionaries(words, values, max_size=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(events, max_size=6))
 def test_no_object_makes_an_assembly_fail(events: list[dict[str, Any]]) -> None:
     for make in ASSEMBLIES:
@@ -689,7 +689,7 @@ _events = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(_events, max_size=10))
 def test_what_repeats_what_came_before_is_read_no_other_way(events: list[dict[str, Any]]) -> None:
     fast, slow = ChatAssembly(), Slow()

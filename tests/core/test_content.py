@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import content
@@ -200,14 +200,12 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON, st.integers(0, 300))
 def test_whatever_is_shortened_fits(value: Any, limit: int) -> None:
     shorter = content.shorten(value, limit)
     assert shorter is None or sized(shorter) <= limit + 2
 
 
-@settings(deadline=None)
 @given(JSON, JSON, JSON, st.integers(0, 400))
 def test_whatever_is_cut_fits(first: Any, second: Any, third: Any, limit: int) -> None:
     span = validate({"model": "m", "input": first, "output": second, "own": third})

@@ -21,7 +21,7 @@ ENCODINGS = [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zli
 encodings = st.sampled_from([*ENCODINGS, ("", bytes), ("identity", bytes), (" GZip ", gzip.compress)])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=10_000), encodings, places)
 def test_a_body_comes_out_as_it_went_in(body: bytes, encoding: tuple[str, object], places: list[int]) -> None:
     name, compress = encoding

@@ -85,7 +85,7 @@ def streams(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return sent, seen
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(streams(), places)
 def test_only_the_extra_usage_chunks_are_missing(stream: tuple[bytes, bytes], places: list[int]) -> None:
     sent, seen = stream
@@ -96,7 +96,7 @@ def test_only_the_extra_usage_chunks_are_missing(stream: tuple[bytes, bytes], pl
     assert passed(StreamGate(hold_usage=False), cut(sent, places)) == sent
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), places)
 def test_garbage_passes_whole(garbage: bytes, places: list[int]) -> None:
     assert passed(UsageGate(), cut(garbage, places)) == garbage
@@ -220,7 +220,7 @@ def test_complete_turns_true_with_the_byte_that_completes_done(
         assert gate.complete == (place >= completing + before.count(b"\n") * (len(end) - 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(streams(), places, st.sampled_from(DONE_LINES))
 def test_complete_turns_true_with_the_piece_that_holds_done(
     stream: tuple[bytes, bytes], places: list[int], done: bytes
@@ -234,7 +234,7 @@ def test_complete_turns_true_with_the_piece_that_holds_done(
         assert gate.complete == (came >= len(sent) - len(done[done.index(b"]") + 1 :]) - 2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(places, st.integers(0, 40), st.integers(0, 40))
 @pytest.mark.parametrize(
     "line", [b": data: [DONE]", b'data: "data: [DONE]', b"data: [DONE", b"xdata: [DONE]", b"[DONE]"]

@@ -34,7 +34,7 @@ json_values = st.recursive(
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(json_values)
 def test_what_is_dumped_is_parsed_back(value: Any) -> None:
     text = dump(value)
@@ -80,7 +80,7 @@ def outcome(read: Callable[[Any], Any], given: Any) -> str:
         return str(error)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(almost_json | any_text | json_values.map(json.dumps))
 def test_the_fast_way_reads_what_the_slow_way_reads(text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
@@ -88,7 +88,7 @@ def test_the_fast_way_reads_what_the_slow_way_reads(text: str) -> None:
     assert outcome(parse, text) == outcome(_parse_slowly, text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | any_text,
@@ -100,7 +100,7 @@ def test_the_fast_way_writes_what_the_slow_way_writes(value: Any) -> None:
     assert repr(parse(dump(value))) == repr(parse(_dump_slowly(value)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(json_values, st.sampled_from(ENCODINGS), st.booleans())
 def test_a_body_in_any_encoding_is_parsed(value: Any, encoding: str, ascii: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii).encode(encoding, "surrogatepass")
@@ -114,7 +114,7 @@ def test_a_byte_order_mark_of_either_order() -> None:
         assert decode_text(mark + '{"a":1}'.encode(name)) == ('{"a":1}', mark, name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=50))
 def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
     try:

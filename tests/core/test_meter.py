@@ -66,7 +66,7 @@ def test_nothing_generated_has_no_times() -> None:
     assert (reading.first_generated_at, reading.last_generated_at, reading.generating_s) == (None, None, None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=10), min_size=1), places, st.sampled_from([b"\n", b"\r", b"\r\n"]))
 def test_any_cut_reads_the_same_answer(texts: list[str], places: list[int], end: bytes) -> None:
     stream = (b"".join(map(chunk, texts)) + USAGE_CHUNK + DONE).replace(b"\n", end)
@@ -150,7 +150,7 @@ def test_an_event_that_is_too_long_is_passed_over() -> None:
 ANSWER = {"model": "m", "choices": [{"message": {"content": "é"}}], "usage": USAGE}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(places, st.sampled_from(["", "identity", "gzip", "deflate"]))
 def test_a_body_is_read(places: list[int], encoding: str) -> None:
     body = json.dumps(ANSWER, ensure_ascii=False).encode()
@@ -228,7 +228,7 @@ fragments = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fragments, places, st.sampled_from(["", "gzip", "deflate", "br"]), st.sampled_from([1, 50, LIMIT]))
 def test_no_bytes_make_a_meter_fail(sent: bytes, places: list[int], encoding: str, limit: int) -> None:
     pieces = cut(sent, places)

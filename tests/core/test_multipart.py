@@ -29,7 +29,7 @@ forms = st.lists(st.tuples(st.sampled_from(NAMES), contents, extras), max_size=6
 outsides = st.sampled_from([b"", b"preamble\r\n"]), st.sampled_from([b"", b"epilogue", b"\r\n--XyZ\r\n\r\n\r\n--XyZ--"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(forms, *outsides, st.sets(st.sampled_from(NAMES)))
 def test_any_form(fields: list[tuple[str, bytes, str]], before: bytes, behind: bytes, removed: set[str]) -> None:
     body = before + form(*(part(*field) for field in fields)) + behind
@@ -41,7 +41,7 @@ def test_any_form(fields: list[tuple[str, bytes, str]], before: bytes, behind: b
     assert multipart.with_value(body, LIMIT, "model", "new") == before + changed + behind
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=8) | st.sampled_from([b"--XyZ", b"--", b"\r\n", b'name="model"']), max_size=12))
 def test_garbage_is_no_form_but_breaks_nothing(pieces: list[bytes]) -> None:
     body = b"".join(pieces)

@@ -139,11 +139,9 @@ NAMES = st.sampled_from(
         *("arguments", "input", "output", "refusal", "audio", "transcript", "id", "function_call", "instructions"),
     ]
 )
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 LEAVES = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
+    SCALARS
     | st.text(st.characters(codec=None, categories=None), max_size=300)
     | st.sampled_from(["user", "assistant", "text", "function_call", "tool_use", "reasoning"])
 )
@@ -186,10 +184,14 @@ def test_of_long_arguments_no_more_is_written_out_than_may_be_shown(monkeypatch:
     assert preview.of_output(call({}, long), None, "chat") == preview.of_output(call({}, long[:5000]), None, "chat")
 
 
-@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
+@given(st.recursive(SCALARS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_arguments_are_written_as_json(sent: Any) -> None:
     told = sent if isinstance(sent, str) else "" if sent is None else dump(sent)
     assert preview.of_output(call(sent), None, "chat") == preview.of_output(call(told), None, "chat")
+
+
+def test_half_a_surrogate_pair_in_arguments_leaves_the_rest_readable() -> None:
+    assert preview.of_output(call({"é": ["\ud800", "ü"]}), None, "chat") == 'f({"é":["\\ud800","ü"]})'
 
 
 def test_deep_arguments_are_not_written_out() -> None:

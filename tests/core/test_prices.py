@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.prices import Price, PriceList, Tokens, cost, decimal, load_shipped, picos, usd
@@ -48,7 +48,6 @@ def test_unknown_is_not_zero() -> None:
     assert cost(Price(Decimal(1), None), Tokens(5, None)) == 5_000_000
 
 
-@settings(deadline=None)
 @given(
     st.integers(-(10**12), 10**12),
     st.integers(-(10**12), 10**12),
@@ -68,7 +67,6 @@ def test_money_is_no_binary_fraction() -> None:
     assert picos(decimal(1e300)) == 10**312
 
 
-@settings(deadline=None)
 @given(st.integers(-(10**15), 10**15))
 def test_a_shown_cost_reads_back_as_itself(value: int) -> None:
     assert picos(decimal(usd(value))) == value
@@ -129,7 +127,6 @@ def test_a_shipped_price_may_depend_on_the_length_of_the_prompt() -> None:
     assert (short, long) == (price("1.25", "10", "0.125"), price("2.5", "15", "0.25"))
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=20))
 def test_any_model_name_can_be_asked_for(model: str) -> None:
     PriceList().find([model], NOW, 0)

@@ -55,7 +55,7 @@ def member_texts(text: str) -> list[tuple[str, str]]:
     return [(member.name, text[member.start : member.end]) for member in rewrite.members(text)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bodies, st.sets(names))
 def test_without_leaves_every_other_member_as_it_was(text: str, removed: set[str]) -> None:
     result = rewrite.without(text, removed)
@@ -65,7 +65,7 @@ def test_without_leaves_every_other_member_as_it_was(text: str, removed: set[str
         assert result is text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bodies, names)
 def test_with_value_changes_only_the_named_member(text: str, name: str) -> None:
     result = rewrite.with_value(text, name, lambda value: f"[{value}]")
@@ -77,7 +77,7 @@ def test_with_value_changes_only_the_named_member(text: str, name: str) -> None:
         assert result[new.value : new.end] == (f"[{value}]" if old.name == name else value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bodies)
 def test_asking_for_usage_changes_only_the_options(text: str) -> None:
     result = rewrite.asking_for_usage(text)
@@ -91,7 +91,7 @@ def test_asking_for_usage_changes_only_the_options(text: str) -> None:
     assert [member for member in member_texts(result) if member[0] != "stream_options"] == others
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bodies, st.sampled_from(ENCODINGS), names)
 def test_a_body_keeps_its_encoding(text: str, encoding: str, name: str) -> None:
     body = text.encode(encoding, "surrogatepass")
@@ -162,7 +162,7 @@ def test_many_members_of_a_name() -> None:
     assert rewrite.without(text, {"model"}) == "{}"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=8))
 def test_members_name_all_of_an_object(value: Any) -> None:
     if isinstance(value, dict):

@@ -177,7 +177,7 @@ _names = st.sampled_from([*SECRET_NAMES, *OTHER_NAMES, "name", "value", "Values"
 _texts = st.text(max_size=5) | _names | st.sampled_from(["https://u:p@h/?key=v", "http://h/?a=b", "Cookie: a=b"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.recursive(
         st.none() | st.integers() | _texts,

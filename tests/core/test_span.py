@@ -177,7 +177,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(Span.model_fields)) | st.text(st.characters(), max_size=3), JSON))
 def test_any_json_either_fits_or_is_turned_down_by_name(fields: dict[str, Any]) -> None:
     given_fields = {"model": "m", **{name: value for name, value in fields.items() if value is not None}}
@@ -202,7 +201,7 @@ _odd = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(_numbers, _odd, max_size=4))
 def test_what_is_told_of_a_call_is_checked_as_if_it_were_posted(told: dict[str, Any]) -> None:
     measured = {"model": "m", "log_type": "chat", "latency": 1.5}

@@ -34,7 +34,7 @@ def data_of(stream: bytes) -> list[str]:
     return [event.data for event in parsed([stream])[0]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(streams, places, st.sampled_from([8, 30, LIMIT]))
 def test_any_cut_gives_the_same_events(stream: bytes, places: list[int], limit: int) -> None:
     whole = parsed([stream], limit)
@@ -42,7 +42,7 @@ def test_any_cut_gives_the_same_events(stream: bytes, places: list[int], limit: 
     assert parsed(one_by_one(stream), limit) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1), line_ends, places)
 def test_text_comes_back_as_it_was_sent(texts: list[str], end: bytes, places: list[int]) -> None:
     stream = b"".join(b"data: " + text.encode("utf-8", "replace") + end * 2 for text in texts)
@@ -50,7 +50,7 @@ def test_text_comes_back_as_it_was_sent(texts: list[str], end: bytes, places: li
     assert [event.data for event in events] == [text.encode("utf-8", "replace").decode() for text in texts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), places)
 def test_garbage_is_cut_anywhere_with_the_same_result(garbage: bytes, places: list[int]) -> None:
     assert parsed(cut(garbage, places)) == parsed([garbage])

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.tokens import Countable, Counted, completion, estimate, prompt
@@ -87,7 +87,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["chat", "response", "completion", "embedding", "generation"]), JSON)
 def test_any_json_can_be_counted(log_type: str, value: Any) -> None:
     for countable in (prompt(log_type, value), completion(value)):

@@ -162,7 +162,7 @@ def test_numbers(page: Page, code: str, expected: str) -> None:
     assert call(page, "format", code) == expected
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 1e300))
 def test_costs_are_short(page: Page, value: float) -> None:
     shown = call(page, "format", "m.usd(x)", value)
@@ -278,7 +278,7 @@ AS_ROWS = """(() => {
 })()"""
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(SPANS, min_size=1, max_size=3))
 def test_every_tree_has_its_sums_and_a_critical_path(page: Page, roots: list[Any]) -> None:
     rows = call(page, "tree", AS_ROWS, roots)
@@ -303,7 +303,7 @@ def test_every_tree_has_its_sums_and_a_critical_path(page: Page, roots: list[Any
 MARKDOWN = st.text(st.sampled_from("ab *_`~#>-+1.)|[]()<>!\\\n\t\"'&:/=h"), max_size=200) | st.text(max_size=100)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MARKDOWN)
 def test_any_text_is_shown_and_stays_text(page: Page, text: str) -> None:
     shown = call(page, "markdown", "(({textContent, innerHTML}) => [textContent, innerHTML])(m.markdown(x))", text)
@@ -357,7 +357,7 @@ JSON_TEXTS = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(JSON_TEXTS)
 def test_json_keeps_its_numbers_texts_and_keys_as_they_were_written(page: Page, text: str) -> None:
     def read(given: str) -> Any:

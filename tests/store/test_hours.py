@@ -102,7 +102,7 @@ class Scene:
             next(self._summing, None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACTS, st.lists(ASKED, min_size=1, max_size=4))
 def test_sums_of_hours_are_those_of_their_spans(acts: list[Any], asked: list[Any]) -> None:
     async def main() -> None:

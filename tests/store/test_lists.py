@@ -204,7 +204,7 @@ FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(SPANS, min_size=1, max_size=8), st.lists(FILTERS, min_size=1, max_size=12), st.booleans())
 def test_a_filter_finds_what_it_says(spans: list[Row], asked: list[Row], is_compressed: bool) -> None:
     async def main() -> None:
@@ -267,7 +267,7 @@ class Journal:
             self.there.add(unique_id)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(ACTS, st.lists(ACTS, min_size=1, max_size=6), st.sampled_from(sorted({*SPAN_SORTS.values()})), st.booleans())
 def test_a_walk_shows_once_what_was_there(before: list[Any], during: list[Any], field: str, descending: bool) -> None:
     async def main() -> None:

@@ -24,7 +24,7 @@ SPANS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(SPANS, st.integers(1, 3), st.integers(0, 3), st.sampled_from([{}, {"model": "m"}]), st.integers(0, 12))
 def test_pages_of_the_newest(spans: list[Any], limit: int, offset: int, filters: Any, looks: int) -> None:
     async def pages(store: Store) -> Any:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamCut, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
@@ -643,7 +643,6 @@ _a_request = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_a_request, max_size=12))
 def test_a_head_is_made_anew_for_whatever_differs(requests: list[Request]) -> None:
     def fresh() -> RequestHead:

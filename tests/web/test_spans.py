@@ -694,7 +694,7 @@ LOG_TYPES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LOG_TYPES, JSON, JSON, JSON)
 async def test_any_json_is_taken_as_input_and_output_of_any_type(
     gateway: Gateway, log_type: str, given_input: Any, given_output: Any, extra: Any
