@@ -50,8 +50,9 @@ _url = re.compile(r"[a-z][a-z0-9+.-]{0,20}://\S+", re.IGNORECASE)
 # As long as the beginning of a URL may be, with its colon and slashes.
 _SCHEME_AT_MOST = 24
 _userinfo = re.compile(r"(?<=://)[^/?#]*@")
-_parameter = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]+)")
-_cookie = re.compile(r"[^\s;=]+=([^\s;]+)(?:;|$)")
+# These begin where they can, and nowhere within: no text, however long and odd, is gone through more than once.
+_parameter = re.compile(r"(?<=[?&])([^=&#?]+)=([^&#]+)")
+_cookie = re.compile(r"(?<![^\s;])=*[^\s;=]+=([^\s;]+)(?:;|$)")
 
 
 def is_secret(name: str) -> bool:

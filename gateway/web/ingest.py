@@ -10,7 +10,7 @@ from gateway.core.jsontext import parse
 from gateway.core.otlp import OtlpSpan
 from gateway.errors import MalformedBody, RefusedRequest
 from gateway.recorder import Caller, Recorder
-from gateway.web.bodies import read_body
+from gateway.web.bodies import media_type, read_body
 from gateway.web.replies import error_reply, json_reply
 from gateway.web.spans import refused_by_store
 
@@ -28,7 +28,7 @@ class IngestHandlers:
     async def otlp(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """An ExportTraceServiceRequest, as protobuf or JSON. What cannot be stored is told as a partial success."""
         body = await _plain(request)
-        is_protobuf = request.content_type in _PROTOBUF
+        is_protobuf = media_type(request) in _PROTOBUF
         if is_protobuf:
             # Not at the start: protobuf takes a tenth of a second to load, and few need it.
             from gateway.core import otlp_protobuf as protobuf
@@ -45,7 +45,7 @@ class IngestHandlers:
         message = "; ".join(wrong[:_TOLD_AT_MOST])
         if not is_protobuf:
             return json_reply({"partialSuccess": {"rejectedSpans": len(wrong), "errorMessage": message}})
-        return web.Response(body=protobuf.reply(len(wrong), message), content_type=request.content_type)
+        return web.Response(body=protobuf.reply(len(wrong), message), content_type=media_type(request))
 
     async def rows(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Spans as create-span takes them, with the ids of their traces: a list, or `data` with one."""

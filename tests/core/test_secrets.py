@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -171,6 +172,25 @@ def test_what_is_no_unicode_is_masked_as_well() -> None:
     odd = "s3cret-\udc80-\ud800-s3cret"
     assert masked({"error": f"no: {odd}"}, repeated_as({odd})) == {"error": "no: ***"}
     assert in_url(f"https://user:{odd}@host/?key={odd}") >= {odd}
+
+
+@pytest.mark.parametrize(
+    "sign", ["?", "?a", "&", "a", "a=", "a=a;", "=", ";", "x@", "://", "/", " a", "a=a ", "Bearer ", "é"]
+)
+def test_no_text_takes_long(sign: str) -> None:
+    # Gone through from each of its places anew it would take hours.
+    text = sign * (1_000_000 // len(sign))
+    for where in (f"https://example.com/{text}", f"https://example.com/?{text}", f"https://{text}", text):
+        masked({"a": where, where: "a"}, ("s3cret-key",), set())
+        in_url(where)
+    repeated_as({text, f"Bearer {text}", f"{text} {text};"})
+
+
+def test_secrets_among_odd_signs_are_found() -> None:
+    assert in_url("/v1/x?a?token=s3cret-1&&key==s3cret-2?") >= {"s3cret-1", "=s3cret-2?"}
+    assert masked("https://h/??key=s3cret-1") == "https://h/??key=***"
+    cookies = "first=s3cret-1; =second=s3cret-2;third=s3cret=3 ; fourth=s3cret-4"
+    assert set(repeated_as({cookies})) == {cookies, "s3cret-1", "s3cret-2", "s3cret-4", quote(cookies, safe="")}
 
 
 _names = st.sampled_from([*SECRET_NAMES, *OTHER_NAMES, "name", "value", "Values", "rawHeaders", "role", "é"])

@@ -694,3 +694,12 @@ async def test_a_stop_hangs_up_on_those_who_wait_for_nothing(
         go_on.set()
         assert json.loads(await calling.read_answer()) == COMPLETION
     assert await asyncio.to_thread(process.process.wait, 60) == 0
+
+
+@pytest.mark.parametrize("sign", [";", '"', "; ", ";a=", '"\\'])
+async def test_no_content_type_holds_up_others(gateway: Gateway, sign: str) -> None:
+    told = {"Content-Type": sign * (60_000 // len(sign))}
+    for path in ("/login", "/logout", "/v1/traces", ROUTE):
+        # Whom a parser of them that is slow would keep for hours.
+        async with gateway.session.post(path, data=CHAT_BODY, headers=told) as response:
+            assert response.status in (200, 400, 403), path
