@@ -429,14 +429,7 @@ class Proxy:
         call.settled = True
         committed: asyncio.Future[bool] = self._loop.create_future()
         self._ended.add((call, meter, committed))
-        await self._commit(committed)
-
-    async def _commit(self, committed: asyncio.Future[bool]) -> None:
-        """Waits for a commit, whatever comes of it, but never longer than `commit_wait_s`."""
-        self._commit_waits.add(committed)
-        with suppress(Exception):
-            # What could not be stored is told elsewhere.
-            await committed
+        await _end_of(committed)
 
     def _wait_no_longer(self, committed: asyncio.Future[bool]) -> None:
         if not committed.done():
@@ -445,13 +438,18 @@ class Proxy:
 
     def _record_ended(self, ended: list[_EndedCall]) -> None:
         """Makes the spans of calls that have ended, see `Recorder.record_calls`."""
-        readings = [meter.read() for _, meter, _ in ended]
-        self._record(
-            [
-                (call, reading, self._ending(call, reading), committed)
-                for (call, _, committed), reading in zip(ended, readings, strict=True)
-            ]
-        )
+        try:
+            readings = [meter.read() for _, meter, _ in ended]
+            self._record(
+                [
+                    (call, reading, self._ending(call, reading), committed)
+                    for (call, _, committed), reading in zip(ended, readings, strict=True)
+                ]
+            )
+        finally:
+            # From now on: however long it takes to make the span of a large call, the store has no part in it.
+            for _, _, committed in ended:
+                self._commit_waits.add(committed)
 
     def _ending(self, call: Call, reading: Reading) -> Outcome:
         try:
@@ -473,7 +471,8 @@ class Proxy:
         """Hands the span to the recorder and waits for its commit, but never longer than `commit_wait_s`."""
         committed = self._settle(call, reading, outcome)
         if committed is not None and not committed.done():
-            await self._commit(committed)
+            self._commit_waits.add(committed)
+            await _end_of(committed)
 
     def _settle(self, call: Call, reading: Reading, outcome: Outcome) -> asyncio.Future[bool] | None:
         """Makes the span, once. There is nothing to wait for in here, so that no cancellation can stop it."""
@@ -492,9 +491,9 @@ class Proxy:
                 measured.append(self._measured(call, reading, outcome, committed))
             except Exception as error:
                 # The others have nothing to do with it.
-                log.error("The span %s of a call cannot be made\n%s", call.unique_id, secrets.trace(error))
-                if not committed.done():
-                    committed.set_result(False)
+                known = Measured({"start_time": call.client.start_time})
+                lost = Ended(call.unique_id, known, {}, call.caller, committed, call.opened, call.reserved)
+                self._recorder.lose_call(lost, error)
         self._recorder.record_calls(measured)
 
     def _measured(self, call: Call, reading: Reading, outcome: Outcome, committed: asyncio.Future[bool]) -> Ended:
@@ -509,6 +508,13 @@ class Proxy:
         self._metrics.count_call(
             call.upstream or "none", outcome_label(outcome), fields["latency"], fields["time_to_first_token"]
         )
+
+
+async def _end_of(committed: asyncio.Future[bool]) -> None:
+    """Waits for a commit, whatever comes of it."""
+    with suppress(Exception):
+        # What could not be stored is told elsewhere.
+        await committed
 
 
 def _params(own: Mapping[str, Any], client: Client) -> dict[str, Any]:

@@ -278,7 +278,7 @@ class Recorder:
             try:
                 made.append((call, _taken(call)))
             except Exception as error:
-                self._fail(call, error)
+                self.lose_call(call, error)
         for step in (
             self._cut_depth,
             self._complete_call,
@@ -293,7 +293,7 @@ class Recorder:
                     step(call, draft)
                     went_well.append((call, draft))
                 except Exception as error:
-                    self._fail(call, error)
+                    self.lose_call(call, error)
             made = went_well
 
     def _cut_depth(self, call: Ended, draft: Draft) -> None:
@@ -347,8 +347,8 @@ class Recorder:
             settle(force=True)
         return True
 
-    def _fail(self, call: Ended, error: Exception) -> None:
-        """A call goes on whatever becomes of its span."""
+    def lose_call(self, call: Ended, error: Exception) -> None:
+        """Counts a call whose span cannot be made. The call goes on whatever becomes of its span."""
         self._metrics.dropped.inc()
         log.error("The span %s of a call is lost\n%s", call.unique_id, secrets.trace(error))
         self._abandon(call)

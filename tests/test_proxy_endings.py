@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,9 @@ import pytest
 from gateway import proxy
 from gateway.core.gate import StreamGate
 from gateway.core.meter import StreamMeter
+from gateway.deadlines import Deadlines
 from gateway.gathering import Gathering
+from gateway.recorder import Ended, Recorder
 from gateway.upstream.pool import Pool
 from tests.conftest import KEY, Gateway, StartGateway
 from tests.fakes.client import RawClient, raw_client, soon, unchunked
@@ -37,6 +39,12 @@ def text(content: str) -> str:
 
 def picked(span: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: span[name] for name in wanted}
+
+
+async def audit_of(gateway: Gateway) -> dict[str, Any]:
+    async with gateway.session.get("/api/request-logs/audit") as response:
+        found: dict[str, Any] = await response.json()
+    return found
 
 
 async def begin(client: RawClient, body: dict[str, Any]) -> None:
@@ -474,6 +482,29 @@ async def test_the_last_piece_waits_for_the_commit(
     assert await metric(gateway, "gateway_commit_waits_over_total") == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_time_for_a_commit_begins_when_the_store_has_the_span(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    # To make a span of many MB takes longer than a commit may take.
+    happened: list[str] = []
+    add, record = Deadlines.add, Recorder.record_calls
+
+    def added(self: Deadlines[Any], thing: Any) -> None:
+        if isinstance(thing, asyncio.Future):
+            happened.append("timed")
+        add(self, thing)
+
+    def recorded(self: Recorder, calls: Iterable[Ended]) -> None:
+        record(self, calls)
+        happened.append("recorded")
+
+    monkeypatch.setattr(Deadlines, "add", added)
+    monkeypatch.setattr(Recorder, "record_calls", recorded)
+    assert (await gateway.call(ROUTE, json={**CHAT, "stream": stream})).status == 200
+    assert happened == ["recorded", "timed"]
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_calls_go_through_while_the_store_is_locked(
     start_gateway: StartGateway, upstream: ScriptedUpstream, streamed: bool
@@ -522,6 +553,29 @@ async def test_a_pooled_connection_that_died_costs_the_client_nothing(
     # The second call went out on the first connection, then on a fresh one.
     assert [received.connection for received in upstream.requests] == [1, 1, 2]
     assert [span["status"] for span in await gateway.spans()] == ["success", "success"]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_what_an_upstream_has_worked_on_is_not_sent_twice(
+    gateway: Gateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("gateway.upstream.client._LOST_AT_ONCE_S", 0.0)
+
+    async def play(received: Received, wire: Wire) -> None:
+        if len(upstream.requests) == 2:
+            wire.close()
+        else:
+            await wire.json(COMPLETION)
+
+    upstream.play = play
+    assert (await gateway.call(ROUTE, json=CHAT)).status == 200
+    if method == "GET":
+        async with gateway.session.get("/v1/files") as response:
+            assert response.status == 200
+        assert len(upstream.requests) == 3
+    else:
+        assert (await gateway.call(ROUTE, json=CHAT)).status == 502
+        assert len(upstream.requests) == 2
 
 
 async def test_it_is_tried_again_only_once(gateway: Gateway, upstream: ScriptedUpstream) -> None:
@@ -707,4 +761,10 @@ async def test_a_span_that_cannot_be_made_takes_no_other_with_it(
     assert {span["unique_id"] for span in await gateway.spans() if span["status"] == "success"} == {
         reply.log_id for reply, model in zip(replies, models, strict=True) if model == "good"
     }
-    assert caplog.text.count("cannot be made") == 3
+    assert caplog.text.count("is lost") == 3
+    assert await metric(gateway, "gateway_spans_dropped_total") == 3
+    # What is lost is written down by and by.
+    async with asyncio.timeout(60):
+        while (audit := await audit_of(gateway))["open"]:
+            await asyncio.sleep(0.01)
+    assert audit["accepted"] == 6
