@@ -141,6 +141,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, help="how long each test of tests/soak goes on (default: a short stride)")
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, a connection that was lost was lost at once."""
+    monkeypatch.setattr("gateway.upstream.client._LOST_AT_ONCE_S", 60.0)
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     scripted = ScriptedUpstream(answer_chat)

@@ -15,6 +15,11 @@ from gateway.upstream.wire import Answer, Request
 
 # Idle connections are dropped before most servers drop them (nginx: 75 s, uvicorn and Node: 5 s).
 _IDLE_KEPT_S = 4.0
+# A server that had let go of a connection says so within a round trip; one that took the request works on it for
+# longer, and would do it, and be paid for it, twice.
+_LOST_AT_ONCE_S = 0.5
+# What may be sent twice whatever became of it (RFC 9110, section 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 # All that this leg raises on its own: TimeoutError and ssl.SSLError are OSErrors, UnicodeError is a ValueError.
 FAILURES = (OSError, HttpParserError, HttpParserUpgrade, ValueError, CannotConnect)
@@ -55,18 +60,21 @@ class HttpUpstream:
     async def send(self, request: Request) -> Answer:
         """Sends the request and waits for the head of the answer. Raises UpstreamError.
 
-        A pooled connection that turns out to be dead before a byte came back is tried once more on a fresh one.
+        What was sent on a pooled connection that turns out to be dead, before a byte came back, is sent once more on a
+        fresh one: a POST only where that connection was lost at once.
         """
         try:
             head = self._head.of(request)
             due = self._due()
             connection = self._connections.take()
             if connection is not None:
+                sent_at = monotonic()
                 incoming = connection.send(head, request.body, is_head=request.method == "HEAD")
                 try:
                     return await self._answered(incoming, request, due)
                 except Disconnected:
-                    if incoming.begun:
+                    was_lost_at_once = monotonic() - sent_at <= _LOST_AT_ONCE_S
+                    if incoming.begun or not (was_lost_at_once or request.method in _IDEMPOTENT):
                         raise
                 due = self._due()
             connection = await self._connections.open(self._connect_within_s)
