@@ -86,6 +86,7 @@ class ListHandlers:
         return json_reply(
             {
                 "number_of_requests": found.spans,
+                "error_count": found.failed,
                 "total_cost": usd(found.cost_picos),
                 "total_tokens": found.total_tokens,
                 "total_prompt_tokens": found.prompt_tokens,

@@ -87,7 +87,7 @@ def schemas() -> Schema:
         "Deletion": _filters(DELETION_FIELDS) | {"required": ["filters"]},
         "Summary": members(
             {
-                "number_of_requests": _COUNT,
+                **dict.fromkeys(("number_of_requests", "error_count"), _COUNT),
                 **dict.fromkeys(_TOKENS, _INTEGER),
                 **dict.fromkeys(("total_cost", "avg_latency", "avg_tps", "avg_ttft"), _NUMBER),
                 "scores": _OBJECT,

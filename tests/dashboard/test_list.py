@@ -3,9 +3,11 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Route, expect
 
 from tests.dashboard.conftest import Browsing, Gateway, PatientUpstream, scroll_to_the_end
 from tests.processes import serving
@@ -378,3 +380,151 @@ def test_export_of_what_is_filtered(browsing: Browsing, gateway: Gateway) -> Non
     with page.expect_download() as download:
         page.get_by_role("menuitem", name="CSV").click()
     assert len(download.value.path().read_text("utf-8").strip().splitlines()) == 3
+
+
+def without(browsing: Browsing, *statuses: int) -> None:
+    """Takes out what the browser itself says of answers with these statuses."""
+    browsing.seen.told[:] = [told for told in browsing.seen.told if not any(str(status) in told for status in statuses)]
+
+
+def busy(route: Route) -> None:
+    route.fulfill(status=503, json={"detail": "The store is busy."})
+
+
+LIST = "**/api/request-logs/list/**"
+
+
+@pytest.mark.parametrize("path", ["/", "/?sort_by=-cost"])
+def test_a_list_that_could_not_be_loaded_is_tried_again(browsing: Browsing, gateway: Gateway, path: str) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open("/?view=playground")
+    page.route(LIST, busy)
+    page.goto(f"{gateway.url}{path}")
+    # The sums come after the list, and do not take away what was said.
+    expect(page.locator(".tiles")).to_contain_text("4")
+    expect(page.locator(".list-foot")).to_contain_text("The store is busy.")
+    page.unroute(LIST)
+    page.get_by_role("button", name="Try again").click()
+    expect(rows(page)).to_have_count(4)
+    expect(page.locator(".list-foot")).to_have_text("4 spans, all there are")
+    without(browsing, 503)
+
+
+def test_a_further_page_that_could_not_be_loaded_is_tried_again(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": f"m{number}", "timestamp": time(number)} for number in range(230)))
+    page = browsing.open()
+    expect(page.locator(".list-foot")).to_contain_text("50 of 230 shown")
+    page.route(LIST, busy)
+    page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
+    expect(page.locator(".list-foot")).to_contain_text("The store is busy.")
+    page.unroute(LIST)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".list-foot")).not_to_contain_text("busy")
+    scroll_to_the_end(page)
+    assert models(page) == [f"m{number}" for number in reversed(range(230))]
+    without(browsing, 503)
+
+
+def test_who_is_signed_out_elsewhere_is_led_to_sign_in(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open()
+    expect(rows(page)).to_have_count(4)
+    expect(page.get_by_role("button", name="Live")).to_be_visible()
+    other = page.context.new_page()
+    other.goto(f"{gateway.url}/?where=model%3Dalpha")
+    other.get_by_role("button", name="Sign out").click()
+    other.wait_for_url("**/login")
+    page.wait_for_url("**/login?next=%2F")
+    without(browsing, 401)
+
+
+def test_of_what_is_refused_nothing_comes_live(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/live/" in request.url else None)
+    page.clock.install()
+    page.goto(f"{gateway.url}/?where=cost%3E%3Dabc")
+    expect(page.get_by_role("button", name="Not live")).to_have_attribute("title", re.compile("cost"))
+    number = len(asked)
+    page.clock.fast_forward("01:00")
+    expect(page.locator(".list-foot .bad")).to_contain_text("cost")
+    assert len(asked) == number
+    without(browsing, 400)
+
+
+def test_what_leaves_a_range_that_moves_on_goes(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=playground")
+    page.clock.install()
+    long_ago = datetime.now(UTC) - timedelta(minutes=13)
+    gateway.post({"model": "earlier", "timestamp": long_ago.isoformat()}, {"model": "later"})
+    page.goto(f"{gateway.url}/?range=15m")
+    expect(rows(page)).to_have_count(2)
+    page.clock.fast_forward("03:00")
+    expect(rows(page)).to_have_count(1)
+    assert models(page) == ["later"]
+    page.clock.fast_forward("00:05")
+    expect(page.locator(".list-foot")).to_have_text("1 span, all there are")
+
+
+def test_titles_stay_above_the_columns(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*({"model": f"m{number}", "trace_unique_id": f"t{number}"} for number in range(60)))
+    for path in ("/", "/?view=traces"):
+        page = browsing.open(path)
+        expect(page.locator(".rows .row")).to_have_count(50)
+        page.locator(".scroller").evaluate("element => element.scrollTo(0, 500)")
+        head, top = page.locator(".row.head").bounding_box(), page.locator(".scroller").bounding_box()
+        assert head and top and head["y"] == top["y"]
+
+
+@pytest.mark.parametrize("width", [1440, 1250, 1000, 760])
+def test_no_time_and_no_number_is_cut_off(browsing: Browsing, gateway: Gateway, width: int) -> None:
+    gateway.post(
+        {"model": "m", "timestamp": f"{datetime.now(UTC).year}-10-28T22:58:58Z", "latency": 402, "cost": 0.00031},
+        {"model": "m", "timestamp": "1969-12-29T12:00:00Z", "latency": 5399, "cost": 12345.678},
+        {"model": "m", "latency": 0.0123, "time_to_first_token": 361, "usage": {"prompt_tokens": 12_345_678_901}},
+    )
+    page = browsing.open(size=(width, 900))
+    expect(rows(page)).to_have_count(3)
+    expect(page.locator(".latency span", has_text="6.7 min")).to_have_attribute("title", "6 min 42 s")
+    cut = page.evaluate(
+        "() => [...document.querySelectorAll('.rows .cell:is(.time, .number)')].filter("
+        "(one) => one.checkVisibility() && one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
+    )
+    assert cut == []
+
+
+def test_the_bars_stay_while_somebody_is_at_them(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open("/?view=playground")
+    page.clock.install()
+    page.goto(gateway.url)
+    tile = page.locator(".tiles div", has_text="Spans").locator("dd")
+    expect(tile).to_have_text("4")
+    page.locator(".overview-bars svg").focus()
+    page.keyboard.press("ArrowLeft")
+    tip = page.locator(".overview .tip")
+    told = tip.inner_text()
+    gateway.post(*SPANS)
+    expect(rows(page)).to_have_count(8)
+    page.clock.fast_forward("00:05")
+    expect(tile).to_have_text("8")
+    assert tip.inner_text() == told
+    assert page.locator(".overview-bars svg").evaluate("element => element === document.activeElement")
+    page.locator("#filter").focus()
+    expect(page.locator(".overview-bars svg")).to_have_attribute("aria-label", re.compile("8 in all"))
+
+
+def test_the_tile_counts_all_that_failed(browsing: Browsing, gateway: Gateway) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    gateway.post(SPANS[0], SPANS[2], SPANS[2] | {"timestamp": tomorrow})
+    page = browsing.open()
+    expect(page.locator(".tiles .bad")).to_have_text(re.compile("Failed.*2.*66.7 %"))
+
+
+def test_values_of_one_field_are_suggested_beside_each_other(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open("/?where=model%3Dalpha")
+    page.locator("#filter").press_sequentially("model=")
+    page.get_by_role("option", name="beta").click()
+    expect(rows(page)).to_have_count(3)
+    assert sorted(models(page)) == ["alpha", "alpha", "beta"]

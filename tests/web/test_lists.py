@@ -256,6 +256,7 @@ async def test_a_call_that_runs_is_the_newest(start_gateway: StartGateway, upstr
 
 SUMMARY = {
     "number_of_requests": 4,
+    "error_count": 1,
     "total_cost": 0.6,
     "total_tokens": 18,
     "total_prompt_tokens": 12,

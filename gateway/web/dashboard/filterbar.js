@@ -171,7 +171,10 @@ const MEANS = { "=": "is", "!=": "is not", "~": "holds", "!~": "does not hold", 
 const search = (text) => ({ text: `Search for “${text.trim()}”`, words: text.trim(), value: text, told: "in input and output" });
 
 async function values({ field, sign, value }) {
-  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { ...asked(current(), { search: false }), field, prefix: value, limit: 20 });
+  const state = current();
+  // Values of one field are alternatives.
+  const where = state.where.filter((text) => parse(text)?.field !== field);
+  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { ...asked({ ...state, where }, { search: false }), field, prefix: value, limit: 20 });
   return results.map((one, number) => ({
     text: String(one.value), value: `${field}${sign}${one.value}`, is_whole: true,
     told: number ? count(one.number_of_requests) : `${count(one.number_of_requests)} of the newest ${count(seen)}`,

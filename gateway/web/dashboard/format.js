@@ -57,6 +57,12 @@ export function seconds(value) {
   return value < 1000 * DAY ? `${digits(value / DAY, 3)} days` : `${value < 1e4 * YEAR ? digits(value / YEAR, 3) : short(value / YEAR)} years`;
 }
 
+/** The same in one number: 6.7 min. */
+export function brief(value) {
+  const size = Math.abs(value);
+  return size >= 99.5 && size < 5400 ? `${digits(value / 60, 3)} min` : seconds(value);
+}
+
 /** Tokens a second. */
 export function speed(value) {
   return none(value) ? DASH : Math.abs(value) >= 1e5 ? short(value) : Math.abs(value) >= 100 ? grouped.format(Math.round(value)) : digits(value, 3);

@@ -1,10 +1,10 @@
 // Spans as they come, by server-sent events. It stops while nobody looks, and then goes on where it was.
 
-import { url } from "./api.js";
+import { failure, signIn, url } from "./api.js";
 
 const AGAIN_AFTER_MS = 2000;
 
-/** Follows what fits `params`. `heard`: { ready, span, gone, gap, state }, each called with what came. */
+/** Follows what fits `params`. `heard`: { ready, span, gone, gap, state, refused }, each called with what came. */
 export function follow(params, heard) {
   let source = null;
   let place = null;
@@ -14,7 +14,8 @@ export function follow(params, heard) {
   const open = () => {
     clearTimeout(timer);
     if (is_over || source || document.hidden) return;
-    source = new EventSource(url("/api/request-logs/live/", { ...params(), after: place }));
+    const asked = url("/api/request-logs/live/", { ...params(), after: place });
+    source = new EventSource(asked);
     const on = (name, what) => source.addEventListener(name, (event) => {
       place = event.lastEventId || place;
       what(JSON.parse(event.data || "{}"));
@@ -27,10 +28,24 @@ export function follow(params, heard) {
     on("gap", heard.gap);
     source.onopen = () => heard.state(true);
     source.onerror = () => {
+      const is_answered = source.readyState === EventSource.CLOSED;
       heard.state(false);
       close();
       timer = setTimeout(open, AGAIN_AFTER_MS);
+      if (is_answered) why(asked);
     };
+  };
+  // An EventSource does not tell with what it was turned down.
+  const why = async (asked) => {
+    const reading = new AbortController();
+    const response = await fetch(asked, { signal: reading.signal }).catch(() => null);
+    if (!response || is_over) return reading.abort();
+    if (response.status === 401) return signIn();
+    if (response.status === 400) {
+      end();
+      heard.refused(await failure(response));
+    }
+    return reading.abort();
   };
   const close = () => {
     source?.close();
@@ -40,10 +55,11 @@ export function follow(params, heard) {
 
   document.addEventListener("visibilitychange", look);
   open();
-  return () => {
+  const end = () => {
     is_over = true;
     clearTimeout(timer);
     document.removeEventListener("visibilitychange", look);
     close();
   };
+  return end;
 }

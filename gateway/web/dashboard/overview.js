@@ -14,14 +14,20 @@ export function overview(state, told) {
   const bars = h("div", { class: "overview-bars" });
   const element = h("section", { class: "overview", "aria-label": "Sums of these spans" }, tiles, bars);
 
+  // Who is at the bars sees the newer ones when he leaves them.
+  let later = null;
+  const put = (draw) => { if (bars.matches(":hover, :focus-within")) later = draw; else draw(); };
+  const left = () => { const draw = later; later = null; draw?.(); };
+  bars.addEventListener("pointerleave", () => { if (!bars.matches(":focus-within")) left(); });
+  bars.addEventListener("focusout", () => { if (!bars.matches(":hover")) left(); });
+
   const load = async (signal) => {
     const [sums, found] = await Promise.all([get("/api/request-logs/summary/", asked(state, { search: false }), { signal }), seriesOf(state, {}, { signal })]);
-    const failed = found.results.reduce((sum, one) => sum + one.error_count, 0);
     fill(tiles, TILES.map(([name, of, style]) => {
-      const [value, more] = [of(sums, failed)].flat();
-      return h("div", { class: style?.(sums, failed) }, h("dt", {}, name), h("dd", {}, value, more && h("small", {}, more)));
+      const [value, more] = [of(sums)].flat();
+      return h("div", { class: style?.(sums) }, h("dt", {}, name), h("dd", {}, value, more && h("small", {}, more)));
     }));
-    fill(bars, traffic(found));
+    put(() => fill(bars, traffic(found)));
     bars.title = found.leaves_out ?? "";
     told(sums.number_of_requests);
   };
@@ -33,7 +39,7 @@ const known = (value, format) => (value ? format(value) : "–");
 
 const TILES = [
   ["Spans", (sums) => count(sums.number_of_requests)],
-  ["Failed", (sums, failed) => [count(failed), failed ? percent(failed, sums.number_of_requests) : ""], (_, failed) => failed && "bad"],
+  ["Failed", (sums) => [count(sums.error_count), sums.error_count ? percent(sums.error_count, sums.number_of_requests) : ""], (sums) => sums.error_count && "bad"],
   ["Cost", (sums) => usd(sums.total_cost)],
   ["Tokens", (sums) => [short(sums.total_tokens), sums.total_tokens ? `${short(sums.total_prompt_tokens)} in, ${short(sums.total_completion_tokens)} out` : ""]],
   ["Latency, mean", (sums) => known(sums.avg_latency, seconds)],

@@ -1,7 +1,7 @@
 // A span as a row of the list: its columns, and what of a span they show.
 
 import { h } from "./dom.js";
-import { clock, count, moment, seconds, speed, usd } from "./format.js";
+import { brief, clock, count, moment, seconds, speed, usd } from "./format.js";
 import { but } from "./route.js";
 
 /** The fields that are asked for. */
@@ -19,12 +19,13 @@ const COLUMNS = [
   ["Output", "said out", (span) => (span.status === "failed" ? h("span", { class: "bad" }, span.error_message || `failed, ${span.status_code}`) : said(span.output_preview))],
   ["Tokens", "number tokens", (span) => guess(span, count(span.total_request_tokens), tokens(span)), "total_request_tokens"],
   ["Cost", "number cost", (span) => guess(span, usd(span.cost), span.cost === null ? "no price is known" : `$${span.cost}`), "cost"],
-  ["First token", "number ttft", (span) => seconds(span.time_to_first_token), "time_to_first_token"],
+  ["First token", "number ttft", (span) => lasting(span.time_to_first_token), "time_to_first_token"],
   ["Tokens/s", "number speed", (span) => speed(span.tokens_per_second || null), "tokens_per_second"],
-  ["Latency", "number latency", (span) => seconds(span.latency), "latency"],
+  ["Latency", "number latency", (span) => lasting(span.latency), "latency"],
   ["Customer", "customer", (span) => span.customer_identifier ?? ""],
 ];
 
+const lasting = (value) => h("span", { title: seconds(value) }, brief(value));
 const said = (text) => text ?? h("span", { class: "quiet" }, "–");
 const tokens = (span) => `${count(span.prompt_tokens)} in, ${count(span.completion_tokens)} out`;
 

@@ -1,7 +1,7 @@
 // The list of spans, newest first, as they come.
 
 import { get } from "./api.js";
-import { asked } from "./conditions.js";
+import { RANGES, asked } from "./conditions.js";
 import { $, button, fill, h } from "./dom.js";
 import { exporting, filterbar } from "./filterbar.js";
 import { count } from "./format.js";
@@ -17,6 +17,8 @@ const PAGE = 50;
 const ROWS_AT_MOST = 1000;
 const ROWS_KEPT = 300;
 const SUMS_EVERY_MS = 3000;
+// How often a range moves on: a hundred times in its length, and not more often than this.
+const MOVES_EVERY_MS = 10_000;
 /** The view. Gives its element, keys, and what ends it. */
 export function spansView(state) {
   const params = () => asked(state);
@@ -31,6 +33,8 @@ export function spansView(state) {
   let total = null;
   let missed = 0;
   let is_lost = false;
+  let refused = null;
+  let wrong = null;
   let was_ready = false;
   let paused = sessionStorage.getItem("paused") === "yes";
   let stop = () => {};
@@ -40,7 +44,7 @@ export function spansView(state) {
   const footer = h("p", { class: "list-foot", role: "status" }, "Loading …");
   const fresh = button("", () => { scroller.scrollTop = 0; flush(); }, { class: "fresh", hidden: true });
   const live = button("", () => pause(!paused), { class: "toggle live" });
-  const table = h("div", { class: "table spans", role: "table", "aria-label": "Spans" }, h("div", { role: "rowgroup" }, header(state)), body);
+  const table = h("div", { class: "table spans", role: "table", "aria-label": "Spans" }, h("div", { role: "rowgroup", class: "heads" }, header(state)), body);
   const scroller = h("div", { class: "scroller", tabindex: -1 }, sums.element, filterbar(can_live && live, exporting(params)), fresh, table, footer);
 
   // Rows
@@ -81,6 +85,7 @@ export function spansView(state) {
     const shown = rows.size;
     const of_all = total === null ? "" : ` of ${count(Math.max(total, shown))}`;
     if (loading) fill(footer, "Loading …");
+    else if (wrong) fill(footer, h("span", { class: "bad" }, wrong.message, " "), wrong.status !== 400 && button("Try again", () => (shown ? more() : again())));
     else if (!shown) fill(footer, nothing(state));
     else if (next || is_cut) fill(footer, `${count(shown)}${of_all} shown; the others come as you scroll`);
     else if (total > shown) fill(footer, `${count(shown)}${of_all} shown. `, button("Load again", () => again()));
@@ -92,6 +97,7 @@ export function spansView(state) {
   const load = async (where, then) => {
     if (loading) return;
     loading = true;
+    wrong = null;
     foot();
     try {
       const found = await get("/api/request-logs/list/", where, { signal: leaving.signal });
@@ -100,8 +106,8 @@ export function spansView(state) {
       next = cursor(found.next);
       mark();
     } catch (error) {
-      if (error.name !== "AbortError") fill(footer, h("span", { class: "bad" }, error.message));
-      throw error;
+      if (error.name === "AbortError") return;
+      wrong = error;
     } finally {
       loading = false;
     }
@@ -123,6 +129,7 @@ export function spansView(state) {
     const came_since = (meanwhile = new Set());
     const found = await get("/api/request-logs/list/", { ...first, ...params() }, { signal: leaving.signal });
     meanwhile = null;
+    wrong = null;
     const shown = new Set([...found.results.map((span) => span.id), ...came_since]);
     if (found.next && !found.results.some((span) => rows.has(span.id) && !came_since.has(span.id))) {
       // More has come meanwhile than one page holds: what is below would not follow on what is above.
@@ -140,9 +147,10 @@ export function spansView(state) {
     }
     mark();
     foot();
+    watched.look();
   };
 
-  const watched = whenNear(scroller, footer, () => (loading ? undefined : more()));
+  const watched = whenNear(scroller, footer, () => (loading || wrong ? undefined : more()));
 
   // Live
 
@@ -170,7 +178,7 @@ export function spansView(state) {
     next = null;
     is_cut = false;
     sumsSoon();
-    return load({ ...first, ...params() }).catch(() => {});
+    return load({ ...first, ...params() });
   };
 
   let frame = null;
@@ -199,8 +207,21 @@ export function spansView(state) {
     summing ??= setTimeout(() => { summing = null; sums.load(leaving.signal).catch(() => {}); }, SUMS_EVERY_MS);
   };
 
+  /** Takes out what has left a range that goes back from now. */
+  const moveOn = () => {
+    if (paused || document.hidden) return;
+    const start = Date.parse(params().start_time);
+    for (const [id, { row, span }] of rows) {
+      if (!span.is_open && Date.parse(span.timestamp) < start) { row.remove(); rows.delete(id); }
+    }
+    foot();
+    sumsSoon();
+  };
+  const moving = can_live && state.range in RANGES && setInterval(moveOn, Math.max(MOVES_EVERY_MS, RANGES[state.range][0] * 10));
+
   const begin = () => follow(() => ({ ...params(), start_time: undefined, include_fields: SHOWN }), {
     state: (is_on) => { is_lost = !is_on; told(); },
+    refused: (error) => { refused = error; told(); },
     ready: () => {
       // The first time they are being asked for anyway.
       if (was_ready) sumsSoon();
@@ -218,21 +239,22 @@ export function spansView(state) {
 
   const pause = (is_paused) => {
     paused = is_paused;
+    refused = null;
     sessionStorage.setItem("paused", paused ? "yes" : "no");
     stop();
     stop = paused || !can_live ? () => {} : begin();
     told();
   };
   const told = () => {
-    fill(live, h("i", {}), paused ? "Paused" : is_lost ? "Reconnecting …" : "Live");
-    live.classList.toggle("lost", is_lost && !paused);
+    fill(live, h("i", {}), paused ? "Paused" : refused ? "Not live" : is_lost ? "Reconnecting …" : "Live");
+    live.classList.toggle("lost", (is_lost || Boolean(refused)) && !paused);
     live.setAttribute("aria-pressed", String(!paused));
-    live.title = paused ? "Show spans as they come (p)" : is_lost ? "The gateway cannot be reached; it is tried again and again" : "New spans appear by themselves; p pauses that";
+    live.title = paused ? "Show spans as they come (p)" : refused ? refused.message : is_lost ? "The gateway cannot be reached; it is tried again and again" : "New spans appear by themselves; p pauses that";
   };
 
   // Selection
 
-  const { picked, pick, step } = picking(body, () => more()?.catch(() => {}));
+  const { picked, pick, step } = picking(body, () => more());
   const mark = () => {
     const { span } = current();
     for (const row of body.querySelectorAll(".shown")) row.classList.remove("shown");
@@ -254,7 +276,7 @@ export function spansView(state) {
 
   pause(paused);
   // The rows first: where much is stored, sums take longer, and the gateway reads one thing after another.
-  begin_at().catch(() => {}).then(() => sums.load(leaving.signal)).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
+  begin_at().then(() => sums.load(leaving.signal)).catch((error) => { if (error.name !== "AbortError") sums.fail(); });
 
   return {
     element: scroller,
@@ -264,6 +286,7 @@ export function spansView(state) {
       stop();
       leaving.abort();
       clearTimeout(summing);
+      clearInterval(moving);
     },
     keys: {
       j: () => step(1), k: () => step(-1), Enter: () => picked() && go({ span: picked().dataset.id }),

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { asked } from "./conditions.js";
 import { $, fill, h } from "./dom.js";
 import { filterbar } from "./filterbar.js";
-import { clock, count, moment, seconds, short, usd } from "./format.js";
+import { brief, clock, count, moment, seconds, short, usd } from "./format.js";
 import { picking } from "./picking.js";
 import { address, current, go } from "./route.js";
 import { whenNear } from "./scroll.js";
@@ -22,7 +22,7 @@ const COLUMNS = [
   ["Failed", "number failures", (trace) => (trace.error_count ? h("span", { class: "bad" }, count(trace.error_count)) : "0")],
   ["Tokens", "number tokens", (trace) => short(trace.total_tokens)],
   ["Cost", "number cost", (trace) => usd(trace.total_cost)],
-  ["Duration", "number latency", (trace) => seconds(trace.duration)],
+  ["Duration", "number latency", (trace) => h("span", { title: seconds(trace.duration) }, brief(trace.duration))],
   ["Customer", "customer", (trace) => trace.customer_identifier ?? ""],
 ];
 
@@ -35,7 +35,7 @@ export function tracesView(state) {
   const body = h("div", { role: "rowgroup", class: "rows" });
   const footer = h("p", { class: "list-foot", role: "status" }, "Loading …");
   const head = h("div", { role: "row", class: "row head" }, COLUMNS.map(([title, kind]) => h("div", { role: "columnheader", class: `cell ${kind}` }, title)));
-  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup" }, head), body), footer);
+  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup", class: "heads" }, head), body), footer);
   let page = 1;
   let loading = false;
 
