@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Gateway, StartGateway
 from tests.test_show import run
 
@@ -44,11 +46,11 @@ async def test_what_would_be_deleted(gateway: Gateway) -> None:
     assert len(await gateway.spans()) == 2
 
 
-async def test_a_gateway_prunes_by_itself(start_gateway: StartGateway) -> None:
+async def test_a_gateway_prunes_by_itself(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.store.prune._EVERY_S", 0.01)
     gateway = await start_gateway(store='prune_older_than = "52w"')
     await gateway.post({"model": "m", "unique_id": "old", "timestamp": "2020-01-01T00:00:00Z"})
     await gateway.post({"model": "m", "unique_id": "new", "timestamp": "2099-01-01T00:00:00Z"})
-    again = await start_gateway(store='prune_older_than = "52w"')
     async with asyncio.timeout(60):
-        while [span["id"] for span in await again.spans()] != ["new"]:
+        while [span["id"] for span in await gateway.spans()] != ["new"]:
             await asyncio.sleep(0.01)
