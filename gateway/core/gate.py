@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from gateway.core.jsontext import parse_or_none
 
 _HELD_AT_MOST = 64 * 1024
+# What is longer is not looked at with each byte that comes, but when it has grown by a quarter.
+_LOOKED_AT_ANEW = 4096
 
 _line_end = rb"(?:\r\n|\n|\r(?!\n))"
 _event_end = re.compile(_line_end * 2)
@@ -17,7 +19,8 @@ _event_end = re.compile(_line_end * 2)
 _no_field = rb"(?:(?::[^\r\n]*)?" + _line_end + rb")"
 _before_event = re.compile(_no_field + rb"+")
 # Nor is a byte order mark in front of the first.
-_before_first_event = re.compile(rb"\xef\xbb\xbf" + _no_field + rb"*|" + _no_field + rb"+")
+_mark = b"\xef\xbb\xbf"
+_before_first_event = re.compile(_mark + _no_field + rb"*|" + _no_field + rb"+")
 _done = re.compile(rb"[\r\n]data:[ \t]*\[DONE\][ \t]*(?:[\r\n]|\Z)")
 _done_reach = 32
 # JSON may go on over several data lines.
@@ -88,6 +91,7 @@ class UsageGate:
         self._after_cr = False  # the last event ended in CR: an LF that follows belongs to it
         self._last_dropped = False
         self._leading = _before_first_event
+        self._next_look = 0  # of the incomplete event, at which length
 
     def feed(self, piece: bytes) -> bytes:
         if not self._event and not self._after_cr and piece.endswith(b"\n\n") and not _usage.search(piece):
@@ -106,8 +110,10 @@ class UsageGate:
             passed.append(text[:at])
             self._ended_at(text, at, dropped=False)
         search_from = max(at, len(self._event) - 3)
+        # Without an end of a line nothing is complete but a byte order mark.
+        may_lead = b"\n" in piece or b"\r" in piece or (self._leading is _before_first_event and text.startswith(_mark))
         while True:
-            if self._sent == 0 and (leading := self._leading.match(text, at)):
+            if may_lead and self._sent == 0 and (leading := self._leading.match(text, at)):
                 passed.append(text[at : leading.end()])
                 at = leading.end()
                 self._ended_at(text, at, dropped=False)
@@ -129,7 +135,8 @@ class UsageGate:
         """How much of the text is whole events of which none tells a usage: these pass unlooked at, one by one."""
         if self._sent:
             return 0
-        end = text.rfind(b"\n\n") + 2
+        # None ends in what was held so far.
+        end = text.rfind(b"\n\n", max(0, len(self._event) - 1)) + 2
         return end if end > 1 and b"\r" not in text and not _usage.search(text, 0, end) else 0
 
     def end(self) -> bytes:
@@ -139,18 +146,25 @@ class UsageGate:
 
     def _ended_at(self, text: bytes, at: int, *, dropped: bool) -> None:
         self._leading = _before_event
+        self._next_look = 0
         self._last_dropped = dropped
         self._after_cr = at == len(text) and text.endswith(b"\r")
 
     def _release(self) -> bytes:
         """The part of the incomplete event that cannot belong to a usage chunk."""
         held = self._event[self._sent :]
-        if not held or (self._sent == 0 and len(held) <= _HELD_AT_MOST and _may_become_usage_chunk(held)):
+        if not held or (self._sent == 0 and len(held) <= _HELD_AT_MOST and self._may_become_usage_chunk(held)):
             return b""
         # Only the end of what has been passed on is needed, to see where the event ends.
         self._event = self._event[-3:]
         self._sent = len(self._event)
         return held
+
+    def _may_become_usage_chunk(self, held: bytes) -> bool:
+        if len(held) < self._next_look:
+            return True
+        self._next_look = len(held) + len(held) // 4 if len(held) > _LOOKED_AT_ANEW else 0
+        return _may_become_usage_chunk(held)
 
 
 def _may_become_usage_chunk(start: bytes) -> bool:

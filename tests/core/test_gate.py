@@ -268,3 +268,11 @@ def test_a_body_of_unknown_length_is_complete_only_at_its_end() -> None:
     gate = BodyGate(None)
     assert gate.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
     assert not gate.complete
+
+
+@pytest.mark.parametrize("start", [b'data: {"usage": {', b"data: [", b'data: {"choices":[', b": "])
+def test_an_event_that_comes_byte_by_byte_is_not_gone_through_with_each(start: bytes) -> None:
+    gate = UsageGate()
+    text = start + b"x" * 70_000
+    passed = b"".join(gate.feed(text[at : at + 1]) for at in range(len(text)))
+    assert passed + gate.end() == text
