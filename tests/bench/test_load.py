@@ -144,6 +144,18 @@ def test_an_answer_may_come_byte_by_byte(chunks: int | None) -> None:
     assert ends == [""]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 1000])
+def test_who_relays_a_stream_may_frame_it_as_he_likes(size: int) -> None:
+    ends: list[str] = []
+    connection = load.Connection(job(1, chunks=2), Samples(), lambda _, error: ends.append(error))
+    connection.connection_made(Nowhere())
+    connection.send()
+    events = b"".join(b"data: %s\n\n" % text for text in (b"@1@", b"@2@", b"[DONE]"))
+    frames = b"".join(framed(events[at : at + size]) for at in range(0, len(events), size))
+    connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + frames + b"0\r\n\r\n")
+    assert ends == [""]
+
+
 @pytest.mark.parametrize("done", [True, False])
 async def test_a_stream_that_is_not_whole_is_a_failure(upstream: ScriptedUpstream, done: bool) -> None:
     async def play(received: Received, wire: Wire) -> None:
