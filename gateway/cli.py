@@ -203,14 +203,14 @@ def _add_organization(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
     names = (
-        *("calls", "latency", "streams", "paced", "posts", "commits"),
+        *("calls", "latency", "others", "streams", "paced", "posts", "commits"),
         *("start", "memory", "workers", "sizes", "stored", "reads"),
     )
     bench.add_argument(
         "--only", nargs="+", choices=names, metavar="MEASURE", default=[], help=f"some of: {', '.join(names)}"
     )
-    bench.add_argument("--rounds", type=_round_number, metavar="N", help="rounds of each (default: 5, with --quick 1)")
-    bench.add_argument("--seconds", type=_seconds, metavar="S", help="length of a round (default: 3, with --quick 0.5)")
+    bench.add_argument("--rounds", type=_round_number, metavar="N", help="rounds of each (default: as each needs)")
+    bench.add_argument("--seconds", type=_seconds, metavar="S", help="length of a round (default: as each needs)")
     bench.add_argument("--quick", action="store_true", help="everything in a minute or two, less exactly")
     bench.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     bench.add_argument("--plot", type=Path, metavar="PATH", help="draw them there, as SVG")
@@ -418,10 +418,8 @@ def _bench(options: argparse.Namespace) -> int:
     # For this command alone, like the demo.
     from gateway.bench import command
 
-    given = {name: getattr(options, name) for name in ("only", "quick", "json", "plot", "readme", "peers")}
-    rounds = options.rounds or (1 if options.quick else 5)
-    seconds = options.seconds or (0.5 if options.quick else 3.0)
-    return command.run(command.Options(rounds=rounds, seconds=seconds, **given))
+    names = ("only", "rounds", "seconds", "quick", "json", "plot", "readme", "peers")
+    return command.run(command.Options(**{name: getattr(options, name) for name in names}))
 
 
 def _load(options: argparse.Namespace) -> Settings:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from gateway.bench import contenders, report
 from gateway.bench.contenders import BenchError, Cores
 from gateway.bench.harness import Harness, upstream_and_load
-from gateway.bench.measures import MEASURES
+from gateway.bench.measures import MEASURES, PACE, PACES, QUICK
 from gateway.bench.peers import peers, why_not
 from gateway.bench.plot import plot
 from gateway.bench.results import Results, machine
@@ -23,11 +23,11 @@ from gateway.web.server import raise_file_limit
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. `seconds`: how long a round goes on."""
+    """What the command line says. `seconds`: how long a round goes on. Without them each measure has its own pace."""
 
     only: Sequence[str]
-    rounds: int
-    seconds: float
+    rounds: int | None
+    seconds: float | None
     quick: bool
     json: Path | None
     plot: Path | None
@@ -42,9 +42,7 @@ def run(options: Options) -> int:
     cores = contenders.cores()
     if cores.others is not None:
         os.sched_setaffinity(0, cores.others)
-    results = Results(
-        machine(cores.told()), {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick}
-    )
+    results = Results(machine(cores.told()))
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder, _progress() as progress:
         _measure(options, Path(folder), cores, results, progress)
     report.show(results, Console())
@@ -69,13 +67,13 @@ def _measure(options: Options, folder: Path, cores: Cores, results: Results, pro
             load,
             results,
             partial(_tell, progress, task),
-            rounds=options.rounds,
-            seconds=options.seconds,
             quick=options.quick,
             peers=peers(folder, f"http://{contenders.HOST}:{port}/v1", look_in),
         )
         for measure in options.only or MEASURES:
             progress.console.print(measure)
+            rounds, seconds = QUICK if options.quick else PACES.get(measure, PACE)
+            harness.rounds, harness.seconds = options.rounds or rounds, options.seconds or seconds
             MEASURES[measure](harness)
             _write(options, results)
 

@@ -83,8 +83,8 @@ class Harness:
         results: Results,
         tell: Tell,
         *,
-        rounds: int,
-        seconds: float,
+        rounds: int = 1,
+        seconds: float = 1.0,
         quick: bool,
         peers: Sequence[Contender] = (),
     ) -> None:
@@ -131,7 +131,10 @@ class Harness:
         `added`: the figures of which it is also told what is added to those of `direct` in the same round; that has to
         be the first contender then.
         """
-        rows = [Row(measure, case, running.contender.name, running.contender.is_peer) for running in contenders]
+        rows = [
+            Row(measure, case, running.contender.name, running.contender.is_peer, seconds=job(running).seconds or None)
+            for running in contenders
+        ]
         self.results.rows += rows
         for running in contenders:
             self.tell(f"{measure}, {case}: warming up {running.contender.name}")

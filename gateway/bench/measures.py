@@ -62,24 +62,28 @@ def _delays(sample: Sample) -> Figures:
     return {**found, **_cpu(sample, result.chunks)}
 
 
-def _all(harness: Harness) -> list[Contender]:
+def _ours(harness: Harness) -> list[Contender]:
+    """With what they are laid beside."""
     folder, upstream = harness.folder, harness.upstream
-    ours = [
+    return [
+        contenders.bare(upstream),
         contenders.gateway(folder, upstream),
         contenders.gateway(folder, upstream, log_on=False, name="gateway, log off"),
     ]
-    return [contenders.bare(upstream), *ours, *harness.peers]
 
 
 def calls(harness: Harness) -> None:
     """Calls that are not streamed, one after the other on so many connections."""
-    with harness.running(*_all(harness)) as running:
+    with harness.running(*_ours(harness)) as running:
         for connections in (1, 16, 64, 256):
+            _calls(harness, "calls", running, connections)
 
-            def job(one: Running, connections: int = connections) -> Job:
-                return chat(one, "bench-whole-1000", connections=connections, seconds=harness.seconds)
 
-            harness.compare("calls", _connections(connections), [harness.direct, *running], job, _speed)
+def _calls(harness: Harness, measure: str, running: Sequence[Running], connections: int) -> None:
+    def job(one: Running) -> Job:
+        return chat(one, "bench-whole-1000", connections=connections, seconds=harness.seconds)
+
+    harness.compare(measure, _connections(connections), [harness.direct, *running], job, _speed)
 
 
 def _connections(number: int) -> str:
@@ -88,7 +92,7 @@ def _connections(number: int) -> str:
 
 def latency(harness: Harness) -> None:
     """What is added to a call at a pace that all can keep."""
-    with harness.running(*_all(harness)) as running:
+    with harness.running(*_ours(harness)) as running:
         _added_latency(harness, "latency", running)
 
 
@@ -100,9 +104,20 @@ def _added_latency(harness: Harness, measure: str, running: Sequence[Running]) -
     harness.compare(measure, f"{_PACE:g} calls a second", contenders_of, job, _latency, added=_LATENCY)
 
 
+def others(harness: Harness) -> None:
+    """Other gateways, where they are installed, and ours beside them; apart from the rest, which would last as long as
+    the slowest."""
+    if not harness.peers:
+        return
+    with harness.running(*_ours(harness), *harness.peers) as running:
+        for connections in (1, 64):
+            _calls(harness, "others", running, connections)
+        _added_latency(harness, "others", running)
+
+
 def streams(harness: Harness) -> None:
     """Streams as fast as they go."""
-    with harness.running(*_all(harness)) as running:
+    with harness.running(*_ours(harness)) as running:
         _full_speed(harness, "streams", "64 at full speed", [harness.direct, *running])
 
 
@@ -115,7 +130,7 @@ def _full_speed(harness: Harness, measure: str, case: str, running: Sequence[Run
 
 def paced(harness: Harness) -> None:
     """Streams as a model makes them: so many milliseconds between two chunks."""
-    with harness.running(*_all(harness)) as running:
+    with harness.running(*_ours(harness)) as running:
         for number in (40,) if harness.quick else (40, 200):
             _at_a_pace(harness, "paced", running, number)
 
@@ -162,7 +177,7 @@ def commits(harness: Harness) -> None:
     """SQLite by itself: what no span can cost less than."""
     for each in (1, 64, _BULK):
         case = "a span each" if each == 1 else f"{each} spans each"
-        row = Row("commits", case, "SQLite by itself")
+        row = Row("commits", case, "SQLite by itself", seconds=harness.seconds)
         harness.results.rows.append(row)
         for number in range(harness.rounds):
             harness.tell(f"commits, {case}", number, harness.rounds)
@@ -294,7 +309,7 @@ def reads(harness: Harness) -> None:
     contender = contenders.gateway(harness.folder, harness.upstream, name=f"reads of {number:,} spans")
     _fill(harness, contender, number)
     case = f"{number:,} spans stored, {_BESIDE:g} calls a second beside"
-    rows = {name: Row("reads", case, name) for name, _ in asking.QUESTIONS}
+    rows = {name: Row("reads", case, name, seconds=harness.seconds) for name, _ in asking.QUESTIONS}
     harness.results.rows += rows.values()
     with harness.running(contender) as (running,):
         turns = harness.rounds * len(rows)
@@ -314,9 +329,21 @@ def _fill(harness: Harness, contender: Contender, number: int) -> None:
     fill(contender.database, number, request, answer, lambda done: harness.tell("filling: spans", done, number))
 
 
+# How many rounds, of so many seconds. What is told first, and what wanders most from minute to minute, has the most.
+PACES: dict[str, tuple[int, float]] = {
+    "calls": (15, 1.0),
+    "latency": (15, 1.0),
+    "others": (5, 1.0),
+    "stored": (7, 1.5),
+    "reads": (3, 3.0),
+}
+PACE = (3, 2.0)
+QUICK = (1, 0.5)
+
 MEASURES: dict[str, Callable[[Harness], None]] = {
     "calls": calls,
     "latency": latency,
+    "others": others,
     "streams": streams,
     "paced": paced,
     "posts": posted,

@@ -78,11 +78,10 @@ def _markdown_table(case: Case) -> list[str]:
 
 
 def _machine(results: Results) -> str:
-    of, settings = results.machine, results.settings
+    of = results.machine
     return (
         f"{of['processor']}; {of['system']}; {of['python']}; SQLite {of['sqlite']}; {of['pinning']}; load average "
-        f"before: {of['load average before']}. Rounds: {settings['rounds']} of {settings['seconds']:g} s, contenders "
-        "in turn; medians"
+        f"before: {of['load average before']}. Contenders in turn; medians of so many rounds"
     )
 
 
@@ -109,9 +108,14 @@ def _cell(results: Results, row: Row, figure: str) -> str:
     return number(medians[figure]) + ("" if ratio is None else f" ({ratio:.2f} ×)")
 
 
+def _pace(row: Row) -> str:
+    rounds = "1 round" if len(row.rounds) == 1 else f"{len(row.rounds)} rounds"
+    return f"{rounds}." if row.seconds is None else f"{rounds} of {row.seconds:g} s."
+
+
 def _note(results: Results, rows: list[Row]) -> str:
     """What the signs in the cells mean."""
-    notes: list[str] = []
+    notes = [_pace(rows[0])]
     if any(name.startswith(ADDED) for row in rows for name in row.medians):
         notes.append(f"+: added to what {DIRECT} has.")
     others = {other.contender for row in rows if (other := results.yardstick_of(row)) is not None}

@@ -21,7 +21,8 @@ ADDED = "added "
 
 @dataclass(slots=True)
 class Row:
-    """One contender in one case of one measure. A round is None where it is void; `void` says why."""
+    """One contender in one case of one measure. A round is None where it is void; `void` says why. `seconds`: how long
+    a round was, where its length was given."""
 
     measure: str
     case: str
@@ -29,6 +30,7 @@ class Row:
     is_peer: bool = False
     rounds: list[Figures | None] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
+    seconds: float | None = None
 
     def add(self, figures: Figures | None, wrong: str = "") -> None:
         """A round: its figures, or what makes it void."""
@@ -54,7 +56,6 @@ class Results:
     """A whole run."""
 
     machine: dict[str, str]
-    settings: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -79,13 +80,13 @@ class Results:
         """For a file: `medians` of the figures in `rounds`, where a void round is null and `void` says why."""
         return {
             "machine": self.machine,
-            "settings": self.settings,
             "left_out": self.left_out,
             "rows": [
                 {
                     "measure": row.measure,
                     "case": row.case,
                     "contender": row.contender,
+                    "seconds": row.seconds,
                     "medians": row.medians,
                     "rounds": row.rounds,
                     "void": row.void,

@@ -42,6 +42,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     of = {name: {row["contender"] for row in found["rows"] if row["measure"] == name} for name in MEASURES}
     assert of["calls"] == {"direct", "bare aiohttp", "gateway", "gateway, log off"}
+    assert {(len(row["rounds"]), row["seconds"]) for row in found["rows"]} == {(1, 0.1)}
     assert of["posts"] == {"bare aiohttp", "gateway"} and of["commits"] == {"SQLite by itself"}
     assert all(row["void"] == [] and row["medians"] for row in found["rows"])
     assert found["left_out"] == [f"{name}: not installed" for name in ("respan-gateway", "litellm", PORTKEY)]
@@ -70,7 +71,7 @@ def test_what_cannot_be_run(arguments: list[str], capsys: pytest.CaptureFixture[
 
 
 def harness(tmp_path: Path, load: Load, port: int = 1) -> Harness:
-    found = Results({}, {"rounds": 1, "seconds": 0.1})
+    found = Results({})
     return Harness(tmp_path, contenders.Cores(), port, load, found, lambda *a: None, rounds=1, seconds=0.1, quick=True)
 
 
@@ -208,13 +209,13 @@ def results() -> Results:
     def figures(speed: float, cpu: float) -> dict[str, float]:
         return {"requests a second": speed, "CPU ms per 1,000": cpu}
 
-    bare = Row("calls", "64 connections", "bare aiohttp", rounds=[figures(100.0, 10.0)] * 3)
+    bare = Row("calls", "64 connections", "bare aiohttp", rounds=[figures(100.0, 10.0)] * 3, seconds=1.5)
     ours = Row("calls", "64 connections", "gateway")
     ours.add(figures(90.0, 20.0))
     ours.add(None, "1 requests failed")
     ours.add(figures(50.0, 5.0))
     machine = dict.fromkeys(("processor", "system", "python", "sqlite", "pinning", "load average before"), "x")
-    return Results(machine, {"rounds": 3, "seconds": 1.0}, [bare, ours])
+    return Results(machine, [bare, ours])
 
 
 def test_ratios_are_of_rounds_that_count() -> None:
@@ -227,24 +228,25 @@ def test_ratios_are_of_rounds_that_count() -> None:
 
 def test_without_bare_aiohttp_the_first_is_the_yardstick() -> None:
     direct, one, two = (Row("workers", "", name) for name in ("direct", "1 worker", "2 workers"))
-    found = Results({}, {}, [direct, one, two])
+    found = Results({}, [direct, one, two])
     assert found.yardstick_of(two) is one and found.yardstick_of(one) is None
 
 
 def test_a_void_round_of_somebody_elses_is_told_of_only() -> None:
     peer = Row("calls", "", "peer", is_peer=True)
     peer.add(None, "it fell over")
-    assert not Results({}, {}, [peer]).is_void and results().is_void
+    assert not Results({}, [peer]).is_void and results().is_void
 
 
 def test_what_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     found = results()
     found.leave_out("peer: not installed")
     report.show(found, Console(width=80))
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     assert "Void: calls, 64 connections, gateway, round 2: 1 requests failed" in told
     assert "Left out: peer: not installed" in told
     assert "70.0 (0.70 ×)" in told and "×: of bare aiohttp, in the same rounds." in told
+    assert "**calls: 64 connections** 3 rounds of 1.5 s. ×:" in report.markdown(found)
     assert "| gateway | 70.0 (0.70 ×) | 12.5 (1.25 ×) |" in report.markdown(found)
     with pytest.raises(ValueError, match="bench: begin"):
         report.put_into("no marks", found)
@@ -261,5 +263,5 @@ def test_what_is_added_is_told_with_its_sign() -> None:
 
 
 def test_a_plot_without_calls_says_so() -> None:
-    assert "were not measured" in plot(Results({}, {}))
+    assert "were not measured" in plot(Results({}))
     assert plot(results()).count("<rect") == 1 + 4
