@@ -1,7 +1,8 @@
 """Charts: what they show is what the API says."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -179,3 +180,70 @@ def test_filters_and_ranges_hold_for_charts(browsing: Browsing, gateway: Gateway
         gateway.post({"model": "model-1", "latency": 1})
         page.get_by_label("Time range").select_option(name)
         expect(card(page, "Calls").locator("svg")).to_be_visible()
+
+
+def test_no_value_at_an_axis_is_cut_off(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(
+        {"model": "m", "cost": 0.00031, "latency": 361, "time_to_first_token": 1e9},
+        {"model": "m", "cost": 0.00002, "latency": 12_345_678, "usage": {"prompt_tokens": 123_456_789_012}},
+    )
+    page = browsing.open("/?view=charts")
+    expect(card(page, "Cost").locator(".lines text").last).to_have_text("$0.00040")
+    begins = "all => all.map(one => one.getBoundingClientRect().left)"
+    for chart in page.locator(".card svg").all():
+        (edge,) = chart.locator("xpath=.").evaluate_all(begins)
+        assert min(chart.locator(".lines text").evaluate_all(begins)) >= edge
+
+
+def test_a_clock_that_is_wrong_draws_no_axis_of_years(browsing: Browsing, gateway: Gateway) -> None:
+    soon = (datetime.now(UTC) + timedelta(days=400)).isoformat()
+    gateway.post({"model": "a", "timestamp": "1970-01-01T00:00:01Z"}, {"model": "b", "timestamp": soon})
+    gateway.post(*({"model": "c"} for _ in range(3)))
+    page = browsing.open("/?view=charts")
+    expect(page.locator(".charts")).to_contain_text("Spans with times to come or of before 2020 are not drawn.")
+    expect(card(page, "Calls").locator("header b")).to_have_text("3")
+    assert "19" not in "".join(card(page, "Calls").locator("text.date").all_text_contents()).replace("19:", "")
+    # Of what is not there nothing is said.
+    page.goto(f"{gateway.url}/?view=charts&where=model%3Dc")
+    expect(card(page, "Calls").locator("header b")).to_have_text("3")
+    expect(page.locator(".charts")).not_to_contain_text("not drawn")
+    # What is all there is, is drawn.
+    page.goto(f"{gateway.url}/?view=charts&where=model%3Da&group_by=model")
+    expect(card(page, "Calls").locator("header b")).to_have_text("1")
+
+
+def test_no_two_marks_on_an_axis_of_time_touch(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m", "timestamp": "2021-12-27T00:00:00Z"}, {"model": "m"})
+    page = browsing.open("/?view=charts")
+    expect(card(page, "Calls").locator("text.date").first).to_be_visible()
+    boxes = "all => all.map(one => one.getBoundingClientRect()).map(({left, right}) => [left, right])"
+    for width in range(1440, 1040, -40):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        for chart in page.locator(".card svg").all():
+            marks = chart.locator("text.date").evaluate_all(boxes)
+            assert all(one[1] < other[0] for one, other in pairwise(marks))
+
+
+def test_charts_can_be_refreshed_and_are_tried_again(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m"})
+    page = browsing.open("/?view=charts")
+    total = card(page, "Calls").locator("header b")
+    expect(total).to_have_text("1")
+    gateway.post({"model": "m"})
+    page.get_by_role("button", name="Refresh").click()
+    expect(total).to_have_text("2")
+    page.route("**/series/**", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
+    page.keyboard.press("r")
+    expect(page.locator(".charts")).to_contain_text("The store is busy.")
+    page.unroute("**/series/**")
+    page.get_by_role("button", name="Try again").click()
+    expect(total).to_have_text("2")
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "503" not in told]
+
+
+def test_a_long_name_of_a_group_hides_no_number(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "x" * 400, "cost": 0.25})
+    page = browsing.open("/?view=charts&group_by=model")
+    expect(page.locator(".breakdown")).to_contain_text("$0.25")
+    assert page.locator(".charts .wide").evaluate("element => element.scrollWidth <= element.clientWidth")

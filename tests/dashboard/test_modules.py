@@ -317,7 +317,12 @@ def test_any_text_is_shown_and_stays_text(page: Page, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["**a" * 30_000, "[" * 90_000, "`" * 90_000, "> " * 40_000, "- " * 40_000, "_a" * 40_000, "|-" * 40_000]
+    "text",
+    [
+        *("**a" * 30_000, "[" * 90_000, "`" * 90_000, "> " * 40_000, "- " * 40_000, "_a" * 40_000, "|-" * 40_000),
+        *("*a" * 45_000, "\\*" * 45_000, "# a" + " " * 90_000 + "b", "# a" + "#" * 90_000 + "b"),
+        *("|x\n" + " " * 90_000 + "x-", "|x\n" + "-" * 90_000 + "x", "```" + "a" * 90_000 + "`", "- " * 45_000 + "x"),
+    ],
 )
 def test_no_text_takes_long(page: Page, text: str) -> None:
     """Each mark is looked at a bounded number of times: what is as long as may be comes back at all."""
@@ -391,3 +396,25 @@ def test_json_is_indented(page: Page) -> None:
 )
 def test_no_json_takes_long(page: Page, text: str) -> None:
     assert call(page, "json", "[m.json(x)].flat(1)[0].className", text) == "long"
+
+
+def test_what_markdown_leaves_to_the_eye(page: Page) -> None:
+    def shown(text: str) -> str:
+        made: str = call(page, "markdown", "m.markdown(x).innerHTML", text)
+        return made
+
+    assert shown(r"\*not so\* \_a\_ *so* \\\\") == r'<p dir="auto">*not so* _a_ <em>so</em> \\</p>'
+    assert shown("# a b ##") == shown("# a b") == '<h4 dir="auto">a b</h4>'
+    assert shown("- [ ] one\n- [x] two") == '<ul dir="auto"><li>☐ one</li><li>☑ two</li></ul>'
+    code = '<pre class="code" dir="ltr" data-language="c++"><code>x `y`</code></pre>'
+    assert shown("```c++ {1}\nx `y`\n```") == shown("~~~ c++\nx `y`\n~~~") == code
+    assert shown("```not` code").startswith("<p ")
+
+
+def test_of_very_much_json_only_a_part_is_drawn_at_once(page: Page) -> None:
+    text = json.dumps([{"a": number} for number in range(100_000)])
+    told = call(page, "json", "m.json(x).map((one) => one.textContent.length)", text)
+    assert told[0] == 20_000
+    assert call(page, "json", "m.json(x)[1].textContent", text).startswith("Show 200,000 of ")
+    drawn = "(() => { const [place, more] = m.json(x); more.click(); return place.textContent.length; })()"
+    assert call(page, "json", drawn, text) == 200_000

@@ -132,3 +132,59 @@ def test_what_was_not_answered_when_one_left_is_in_the_box(browsing: Browsing, g
     page.get_by_role("link", name="Playground").click()
     expect(page.get_by_label("Your message")).to_have_value("one\ntwo")
     expect(page.locator(".talk .message")).to_have_count(0)
+
+
+STREAM = """
+const { fetch } = window;
+window.fetch = (path, init) => {
+  if (!String(path).endsWith("/v1/chat/completions")) return fetch(path, init);
+  const body = new ReadableStream({ start: (controller) => { window.controller = controller; } });
+  return Promise.resolve(new Response(body, { headers: { "Content-Type": "text/event-stream" } }));
+};
+window.say = (content) => {
+  const event = `data: ${JSON.stringify({ choices: [{ delta: { content } }] })}\\n\\n`;
+  window.controller.enqueue(new TextEncoder().encode(event));
+};
+"""
+
+
+def test_all_of_what_comes_is_seen_and_nobody_is_moved_who_reads(browsing: Browsing, gateway: Gateway) -> None:
+    page = browsing.open("/?view=charts")
+    page.add_init_script(STREAM)
+    page.goto(f"{gateway.url}/?view=playground")
+    page.get_by_label("Your message").fill("Say much")
+    page.get_by_role("button", name="Send").click()
+    talk = page.locator(".talk")
+    expect(talk).to_contain_text("Waiting")
+    for number in range(30):
+        page.evaluate("text => window.say(text)", f"part{number} " + "word **b** `c` " * 40 + "\n\n")
+    expect(talk).to_contain_text("part29")
+    answer = talk.locator(".message.assistant")
+    assert answer.locator(".long").count() == 0
+    assert answer.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+    at_end = "element => element.scrollHeight - element.scrollTop - element.clientHeight < 40"
+    assert talk.evaluate(at_end)
+    talk.evaluate("element => element.scrollTo(0, 10)")
+    page.evaluate("() => window.say('part30')")
+    expect(talk).to_contain_text("part30")
+    assert talk.evaluate("element => element.scrollTop") == 10
+    page.evaluate("() => window.controller.close()")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_what_is_also_sent_can_be_left_out(browsing: Browsing, gateway: Gateway) -> None:
+    unique_id = gateway.chat("Take me", seed=4, user="me")
+    page = browsing.open(f"/?span={unique_id}")
+    for leave_out in ("Leave out", "Start over"):
+        page.goto(f"{gateway.url}/?span={unique_id}")
+        page.get_by_role("button", name="Open in the playground").click()
+        expect(page.locator(".settings")).to_contain_text("Also sent: seed, user.")
+        page.get_by_role("button", name=leave_out).click()
+        expect(page.locator(".settings")).not_to_contain_text("Also sent")
+        page.reload()
+        expect(page.locator(".settings")).not_to_contain_text("Also sent")
+        page.get_by_label("Your message").fill("Hi")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".talk .message.assistant")).to_contain_text("Hi")
+        expect(page.get_by_label("The span of this call")).to_contain_text("First token")
+        assert "seed" not in gateway.get("/api/request-logs/list/")["results"][0]["full_request"]

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.dashboard.conftest import KEY, PHONE, WIDE, Browsing, Gateway
 
@@ -405,3 +405,108 @@ def test_any_text_fits(browsing: Browsing, gateway: Gateway, size: tuple[int, in
     panel(page).get_by_role("button", name="Plain text").click()
     expect(body.locator("pre")).to_have_css("direction", "rtl")
     assert panel(page).evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_whatever_is_odd_in_a_part_the_others_are_there(browsing: Browsing, gateway: Gateway) -> None:
+    (odd, bad) = gateway.post(
+        {"model": "m", "completion_message": {"role": "assistant", "content": None, "audio": {"transcript": 5}}},
+        {"model": "bad", "input": "x"},
+    )
+    page = browsing.open(f"/?span={odd}")
+    expect(panel(page).locator(".message.assistant")).to_contain_text("transcript")
+    expect(panel(page)).to_contain_text("Feedback")
+    whole = gateway.get(f"/api/request-logs/{bad}/")
+    page.route(f"**/api/request-logs/{bad}/", lambda route: route.fulfill(json={**whole, "prompt_messages": 5}))
+    page.goto(f"{gateway.url}/?span={bad}")
+    expect(panel(page)).to_contain_text("A part of this span cannot be shown")
+    expect(panel(page)).to_contain_text("Feedback")
+
+
+def test_a_note_that_cannot_be_kept_is_tried_again(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open("/?view=charts")
+    page.clock.install()
+    page.goto(f"{gateway.url}/?span={unique_id}")
+
+    def busy(route: Route) -> None:
+        if route.request.method == "PATCH":
+            route.fulfill(status=503, json={"detail": "The store is busy."})
+        else:
+            route.continue_()
+
+    page.route(f"**{path}", busy)
+    panel(page).get_by_label("Note").fill("to be looked at")
+    panel(page).get_by_label("Note").blur()
+    expect(panel(page)).to_contain_text("Not kept yet: The store is busy.")
+    page.unroute(f"**{path}")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.clock.fast_forward("00:10")
+    expect(panel(page)).not_to_contain_text("Not kept")
+    assert gateway.get(path)["note"] == "to be looked at"
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "503" not in told]
+
+
+def test_what_others_do_to_a_span_is_seen(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).get_by_label("Note")).to_have_value("")
+    expect(page).to_have_title("m · Span")
+    gateway.api.patch(path, json={"note": "by another", "positive_feedback": True})
+    expect(panel(page).get_by_label("Note")).to_have_value("by another")
+    expect(panel(page).get_by_role("button", name="Good")).to_have_attribute("aria-pressed", "true")
+    # What one does oneself draws nothing anew.
+    panel(page).get_by_role("button", name="Bad").focus()
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.keyboard.press("Enter")
+    expect(page.locator(f'[data-id="{unique_id}"] .mark').first).to_have_attribute("title", "disliked")
+    expect(panel(page).get_by_role("button", name="Bad")).to_be_focused()
+    gateway.api.delete(path)
+    expect(panel(page)).to_contain_text("There is no such span (any more).")
+    page.keyboard.press("Escape")
+    expect(page).to_have_title("Spans")
+
+
+def test_what_is_not_known_is_no_zero(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m", "cost": 0.5})
+    page = browsing.open(f"/?span={unique_id}")
+    lines = panel(page).locator(".bill tbody tr")
+    expect(lines).to_have_text(["Prompt–––", "Completion–––"])
+
+
+def test_metadata_stands_by_itself_and_links_to_what_can_be_asked(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m", "metadata": {"Trace": "x", "plan=pro>x": "v&1", "a b&c": "d#e"}})
+    page = browsing.open(f"/?span={unique_id}")
+    own = panel(page).locator("section", has=page.get_by_role("heading", name="Metadata"))
+    expect(own.locator("dt")).to_have_text(["Trace", "plan=pro>x", "a b&c"])
+    expect(own.get_by_role("link")).to_have_count(2)
+    own.get_by_role("link", name="d#e").click()
+    expect(page.locator(".spans .rows .row")).to_have_count(1)
+
+
+def test_pictures_that_are_none(browsing: Browsing, gateway: Gateway) -> None:
+    urls: list[Any] = ["data:image/png;base64,AAAA", None, {}, "https://example.com/a.png"]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    (unique_id,) = gateway.post({"model": "m", "prompt_messages": [{"role": "user", "content": parts}]})
+    page = browsing.open(f"/?span={unique_id}")
+    told = ["a picture that cannot be shown", *["a picture that is not here"] * 2]
+    expect(panel(page).locator(".attached")).to_have_text(
+        [*told, "a picture elsewhere, not loaded: https://example.com/a.png"]
+    )
+
+
+def test_a_tool_waits_for_no_answer(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m", "log_type": "tool", "latency": 2})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".timeline")).to_have_attribute("aria-label", "at work: 2.00 s")
+
+
+def test_all_of_a_span_is_on_paper(browsing: Browsing, gateway: Gateway) -> None:
+    long = "\n\n".join(f"line {number}" for number in range(300))
+    (unique_id,) = gateway.post({"model": "m", "output": long})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page)).to_contain_text("line 299")
+    page.emulate_media(media="print")
+    assert page.evaluate("() => document.documentElement.scrollHeight > 3000")
+    assert panel(page).evaluate("element => element.scrollHeight <= element.clientHeight + 1")

@@ -182,3 +182,68 @@ def test_a_trace_that_is_not_there(browsing: Browsing) -> None:
     page = browsing.open("/?view=traces&trace=none")
     expect(page.locator("main")).to_contain_text("There is no such trace")
     browsing.seen.told[:] = [told for told in browsing.seen.told if "404" not in told]
+
+
+def test_traces_can_be_refreshed_and_are_tried_again(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE)
+    page = browsing.open("/?view=traces")
+    expect(page.locator(".list-foot")).to_have_text("1 trace, all there are")
+    gateway.post({"model": "m", "trace_unique_id": "other"})
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator(".list-foot")).to_have_text("2 traces, all there are")
+    page.route("**/api/traces/**", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
+    page.keyboard.press("r")
+    expect(page.locator(".list-foot")).to_contain_text("The store is busy.")
+    page.unroute("**/api/traces/**")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".list-foot")).to_have_text("2 traces, all there are")
+    page.get_by_role("link", name="other").click()
+    expect(rows(page)).to_have_count(1)
+    expect(page).to_have_title("other · Trace")
+    gateway.post({"model": "m", "trace_unique_id": "other"})
+    page.get_by_role("button", name="Refresh").click()
+    expect(rows(page)).to_have_count(2)
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "503" not in told]
+
+
+def test_what_is_asked_of_spans_alone_narrows_no_traces_and_says_so(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE, {"model": "m", "trace_unique_id": "other"})
+    page = browsing.open("/?where=unique_id%3Dx&where=trace_unique_id%3Dother&search=word")
+    page.get_by_role("link", name="Traces", exact=True).click()
+    expect(page.locator(".rows .row")).to_have_count(1)
+    expect(page.locator(".list-foot")).to_contain_text("“unique_id=x”, “word”: of spans")
+    page.locator("#filter").press_sequentially("dur")
+    page.get_by_role("option", name="duration", exact=True).click()
+    page.locator("#filter").press_sequentially(">=0")
+    page.keyboard.press("Enter")
+    expect(page.locator(".chip", has_text="duration")).to_be_visible()
+    expect(page.locator(".rows .row")).to_have_count(1)
+    page.locator("#filter").press_sequentially("upst")
+    expect(page.locator("#suggestions li")).to_have_count(1)
+
+
+def test_a_deep_tree_stays_in_its_column(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*(span(f"d{number}", f"d{number - 1}" if number else None, 0, 50) for number in range(30)))
+    page = browsing.open("/?view=traces&trace=t", size=(390, 844))
+    expect(rows(page).first).to_be_visible()
+    inside = (
+        "all => all.every(one => one.querySelector('.what').getBoundingClientRect().left + 20 <"
+        " one.getBoundingClientRect().right)"
+    )
+    assert page.locator(".fall-row .branch").evaluate_all(inside)
+
+
+def test_a_trace_that_is_zoomed_goes_sideways(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE)
+    page = browsing.open("/?view=traces&trace=t")
+    expect(rows(page).first).to_be_visible()
+    page.get_by_role("button", name="Zoom in").click()
+    zoomed = page.locator(".zoomed")
+    expect(zoomed).not_to_be_empty()
+    before = zoomed.inner_text()
+    rows(page).first.locator(".bars").hover()
+    page.mouse.wheel(200, 0)
+    expect(zoomed).not_to_have_text(before)
+    page.mouse.wheel(100_000, 0)
+    end = page.locator(".zoomed").inner_text().partition(" to ")[2].split(" of ")
+    assert end[0] == end[1]

@@ -35,9 +35,11 @@ async function show(state) {
   fill(main, shown.element);
   // Each view fills its part by itself; those who type go on where they were.
   if (typing) $("#filter")?.focus();
-  document.title = state.trace ? "Trace" : VIEWS[state.view];
+  entitle();
   fill($(".views"), Object.entries(VIEWS).map(([name, told]) => h("a", { href: view(name), "aria-current": isOf(name, state) ? "page" : null }, told)));
 }
+
+const entitle = () => { document.title = shown?.title?.() ?? VIEWS[current().view]; };
 
 const isOf = (name, state) => (state.trace ? name === "traces" : name === state.view);
 
@@ -48,6 +50,7 @@ async function open(state, before) {
     main.inert = false;
     panel.replaceChildren();
     document.body.classList.remove("beside");
+    entitle();
     if (was_open) (opener?.isConnected ? opener : main).focus({ preventScroll: true });
     return;
   }

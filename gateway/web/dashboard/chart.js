@@ -3,13 +3,13 @@
 import { fill, h, svg } from "./dom.js";
 import { interval, mark } from "./format.js";
 
-const LEFT = 46;
 const BOTTOM = 20;
 const TOP = 8;
 // So many pixels between two marks on the axis of time.
 const APART = 64;
-// And as many that a letter of one takes, at most.
+// And as many that a letter of one takes, at most, and what is to be free beside a text.
 const LETTER = 6.5;
+const FREE = 8;
 
 // Between two marks on an axis of time, in seconds.
 const DAY = 86400;
@@ -49,9 +49,10 @@ export function ticks(most, number = 3) {
 
 /**
  * A chart. `series`: [{ name, color, values }] with a value for each of `times` (ms), null where there is none.
- * `kind`: "bars", which are stacked, or "lines". `format` of values; `onpick(number)` where a place can be chosen.
+ * `kind`: "bars", which are stacked, or "lines". `format` of values, `short` of those at the axis; `onpick(number)` where a
+ * place can be chosen.
  */
-export function chart({ label, times, step, series, kind = "bars", format, height = 150, axes = true, onpick, tip = true }) {
+export function chart({ label, times, step, series, kind = "bars", format, short = format, height = 150, axes = true, onpick, tip = true }) {
   const place = h("div", { class: `chart ${kind}`, style: { "--height": `${height}px` } });
   const over = h("div", { class: "tip", hidden: true });
   let at = -1;
@@ -63,7 +64,8 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
     : Math.max(0, ...series.flatMap((one) => one.values.filter((value) => value !== null)));
   const marks = axes ? ticks(most) : [0, most || 1];
   const top = marks.at(-1);
-  const left = axes ? LEFT : 0;
+  const names = marks.map((value) => (value === 0 && kind === "lines" ? "0" : short(value)));
+  const left = axes ? Math.ceil(LETTER * Math.max(...names.map((name) => name.length))) + FREE + 2 : 0;
   const floor = height - (axes ? BOTTOM : 0);
   const head = axes ? TOP : 1;
 
@@ -109,16 +111,22 @@ export function chart({ label, times, step, series, kind = "bars", format, heigh
     return Math.min(times.length - 1, Math.max(0, number));
   };
 
-  const lines = () => svg("g", { class: "lines" }, marks.map((value) => [
+  const lines = () => svg("g", { class: "lines" }, marks.map((value, number) => [
     svg("line", { x1: left, x2: width, y1: y(value), y2: y(value) }),
-    svg("text", { x: left - 6, y: y(value) + 3.5, "text-anchor": "end" }, value === 0 && kind === "lines" ? "0" : format(value)),
+    svg("text", { x: left - 6, y: y(value) + 3.5, "text-anchor": "end" }, names[number]),
   ]));
 
   const dates = () => {
     const least = (APART * times.length * step) / (width - left);
     const apart = APARTS.find((one) => one >= least && one >= step) ?? Math.ceil(least / APARTS.at(-1)) * APARTS.at(-1);
     const marked = times.map((time, number) => [time, x(number), mark(new Date(time), step)]);
-    const shown = marked.filter(([time, place, text]) => isMark(time, apart, step) && place + LETTER * text.length < width);
+    let free = left;
+    const shown = marked.filter(([time, place, text]) => {
+      const end = place + LETTER * text.length;
+      const fits = isMark(time, apart, step) && place >= free && end < width;
+      if (fits) free = end + FREE;
+      return fits;
+    });
     return shown.map(([, place, text]) => svg("text", { class: "date", x: place, y: height - 5 }, text));
   };
 

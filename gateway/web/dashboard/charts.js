@@ -1,9 +1,9 @@
 // How much, how fast and at what cost, over time; as a whole, or by what spans have in common.
 
 import { COLORS, REST, chart, grid, legend } from "./chart.js";
-import { fill, h } from "./dom.js";
+import { button, fill, h } from "./dom.js";
 import { filterbar } from "./filterbar.js";
-import { count, percent, seconds, short, speed, usd } from "./format.js";
+import { brief, count, percent, seconds, short, speed, usd } from "./format.js";
 import { within } from "./overview.js";
 import { but, go } from "./route.js";
 import { seriesOf } from "./series.js";
@@ -17,7 +17,7 @@ const SUMS = [
   ["Cost", (point) => point.total_cost, usd],
   ["Tokens", (point) => point.total_tokens, short],
 ];
-const SPREADS = [["Latency", "latency", seconds], ["Time to first token", "time_to_first_token", seconds], ["Tokens per second", "tokens_per_second", speed]];
+const SPREADS = [["Latency", "latency", seconds, brief], ["Time to first token", "time_to_first_token", seconds, brief], ["Tokens per second", "tokens_per_second", speed]];
 const NONE = "(none)";
 const SUMMED = ["number_of_requests", "error_count", "total_cost", "total_tokens", "total_prompt_tokens", "total_completion_tokens"];
 // Stands for the groups that have no colour of their own.
@@ -29,16 +29,23 @@ export function chartsView(state) {
   const place = h("div", { class: "charts" }, h("p", { class: "quiet pad" }, "Loading …"));
   const group = h("select", { "aria-label": "Group", on: { change: () => go({ group_by: group.value }) } }, Object.entries(GROUPS).map(([value, told]) => h("option", { value, selected: value === state.group_by }, told)));
   const by = h("select", { "aria-label": "Percentile", hidden: !state.group_by, on: { change: () => draw() } }, SHARES.map((one) => h("option", { value: one, selected: one === "p95" }, one)));
-  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Charts"), filterbar(group, by), place);
+  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Charts"), filterbar(group, by, button("Refresh", () => load(), { picture: "again", title: "Refresh (r)" })), place);
   let found = null;
 
   const draw = () => fill(place, found.results.length ? [cards(found, state, by.value), found.leaves_out && h("p", { class: "quiet pad" }, found.leaves_out), breakdown(found, state)] : h("p", { class: "empty pad" }, "No span fits."));
-  const all = seriesOf(state, {}, leaving);
-  const grouped = state.group_by ? seriesOf(state, { group_by: state.group_by, limit: COLORS.length - 1 }, leaving) : all;
-  Promise.all([all, grouped])
-    .then(([whole, parts]) => { found = withRest(whole, parts, state.group_by); draw(); })
-    .catch((error) => { if (error.name !== "AbortError") fill(place, h("p", { class: "bad pad" }, error.message)); });
-  return { element: scroller, leave: () => leaving.abort(), keys: {} };
+  const load = async () => {
+    try {
+      const whole = await seriesOf(state, {}, leaving);
+      const { start_time, end_time, leaves_out } = whole;
+      const parts = state.group_by ? await seriesOf(state, { group_by: state.group_by, limit: COLORS.length - 1, start_time, end_time }, leaving) : whole;
+      found = { ...withRest(whole, parts, state.group_by), leaves_out };
+      draw();
+    } catch (error) {
+      if (error.name !== "AbortError") fill(place, h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", load)));
+    }
+  };
+  load();
+  return { element: scroller, leave: () => leaving.abort(), keys: { r: load } };
 }
 
 /** A grouped series with what its groups leave out, so that sums are of everything. */
@@ -95,9 +102,9 @@ function cards(found, state, share) {
     const total = found.results.reduce((sum, point) => sum + of(point), 0);
     return card(title, format === short ? count(total) : format(total), series, { ...laid, kind: "bars", format, onpick }, !group);
   });
-  const spreads = SPREADS.map(([title, measure, format]) => {
+  const spreads = SPREADS.map(([title, measure, format, at_axis]) => {
     const series = group ? groups.filter((one) => one.key !== REST_KEY).map(values((point) => point[measure][share], null)) : SHARES.map((one, number) => ({ name: one, color: SHARE_COLORS[number], values: valuesOf(found, laid, "", null, (point) => point[measure][one], null) }));
-    return card(title, group ? share : "p50, p95, p99", series, { ...laid, kind: "lines", format, onpick }, !group);
+    return card(title, group ? share : "p50, p95, p99", series, { ...laid, kind: "lines", format, short: at_axis, onpick }, !group);
   });
   return [group && legend(groups), h("div", { class: "cards sums" }, sums), h("div", { class: "cards spreads" }, spreads)];
 }
@@ -119,7 +126,7 @@ function breakdown(found, state) {
   return h("div", { class: "wide" }, h("table", { class: "breakdown" },
     h("thead", {}, h("tr", {}, [GROUPS[group].replace("by ", ""), "Calls", "Errors", "", "Cost", "Tokens"].map((one) => h("th", { scope: "col" }, one)))),
     h("tbody", {}, lines.map((line) => h("tr", {},
-      h("th", { scope: "row" }, h("i", { class: "swatch", style: { background: line.color } }), line.key === REST_KEY ? line.name : h("a", { href: to(line) }, line.name)),
+      h("th", { scope: "row" }, h("i", { class: "swatch", style: { background: line.color } }), line.key === REST_KEY ? line.name : h("a", { href: to(line), title: line.name }, line.name)),
       h("td", {}, count(line.sums[0])), h("td", {}, count(line.sums[1])), h("td", { class: "quiet" }, percent(line.sums[1], line.sums[0])), h("td", { title: `$${line.sums[2]}` }, usd(line.sums[2])), h("td", {}, count(line.sums[3]))))),
   ));
 }

@@ -12,9 +12,10 @@ const AT_ONCE = 200;
 // Of pictures only what is in the span itself: nothing is loaded from elsewhere.
 const PICTURE = /^data:image\/(?:png|jpeg|jpg|gif|webp|avif|bmp);base64,[A-Za-z0-9+/=\s]+$/;
 
-/** Messages, one below the other. `is_plain`: texts as they are, without their Markdown. */
-export function conversation(messages, { is_plain = false } = {}) {
-  const made = (from, to) => messages.slice(from, to).map((one) => message(one, is_plain));
+/** Messages, one below the other. `how`: `is_plain`, texts as they are, without their Markdown; `is_whole`, all of what is
+ * long. */
+export function conversation(messages, how = {}) {
+  const made = (from, to) => messages.slice(from, to).map((one) => message(one, how));
   const end = messages.length - LAST;
   if (end <= FIRST + 1) return made();
   let at = FIRST;
@@ -31,20 +32,20 @@ export function conversation(messages, { is_plain = false } = {}) {
   return [made(0, FIRST), more, made(end)];
 }
 
-function message(one, is_plain) {
-  if (typeof one === "string") return box("user", text(one, is_plain));
+function message(one, how) {
+  if (typeof one === "string") return box("user", text(one, how));
   if (!one || typeof one !== "object" || Array.isArray(one)) return box("data", json(one));
   const role = typeof one.role === "string" ? one.role : typeof one.type === "string" ? one.type : "data";
-  if (one.type === "reasoning") return box(role, reasoning(one, is_plain));
+  if (one.type === "reasoning") return box(role, reasoning(one, how));
   const parts = [];
   const thought = one.reasoning_content ?? one.reasoning;
-  if (typeof thought === "string" && thought) parts.push(folded("Reasoning", text(thought, is_plain)));
-  parts.push(...content(one.content, role, is_plain));
+  if (typeof thought === "string" && thought) parts.push(folded("Reasoning", text(thought, how)));
+  parts.push(...content(one.content, role, how));
   if (one.refusal) parts.push(h("p", { class: "bad" }, "Refused: ", String(one.refusal)));
   for (const call of list(one.tool_calls)) parts.push(toolCall(call?.function?.name ?? call?.name, call?.function?.arguments ?? call?.arguments ?? call?.input, call?.id));
   if (one.function_call) parts.push(toolCall(one.function_call.name, one.function_call.arguments));
   if (one.type === "function_call") parts.push(toolCall(one.name, one.arguments, one.call_id));
-  if (one.audio?.transcript) parts.push(text(one.audio.transcript, is_plain));
+  if (typeof one.audio?.transcript === "string") parts.push(text(one.audio.transcript, how));
   if (one.type === "function_call_output") parts.push(value(one.output));
   if (!parts.length) parts.push(json(one));
   const about = [one.name, one.tool_call_id ?? one.call_id].filter((known) => typeof known === "string").join(" · ");
@@ -52,11 +53,11 @@ function message(one, is_plain) {
 }
 
 /** How the Responses API tells it: as a summary, seldom in full, often as nothing but what only its maker can read. */
-function reasoning(one, is_plain) {
+function reasoning(one, how) {
   const told = [...list(one.summary), ...list(one.content)].map((each) => each?.text ?? each).filter((each) => typeof each === "string");
   const plain = one.thinking ?? one.text;
   if (typeof plain === "string") told.push(plain);
-  return folded("Reasoning", told.length ? told.map((each) => text(each, is_plain)) : json(one));
+  return folded("Reasoning", told.length ? told.map((each) => text(each, how)) : json(one));
 }
 
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -66,20 +67,20 @@ function box(role, inside, about) {
   return h("article", { class: `message ${kind}` }, h("header", {}, h("span", { class: "role" }, role), about && h("span", { class: "quiet" }, about)), h("div", { class: "said" }, inside));
 }
 
-function content(given, role, is_plain) {
+function content(given, role, how) {
   if (given === null || given === undefined || given === "") return [];
-  if (typeof given === "string") return [role === "tool" || role === "function" ? value(given) : text(given, is_plain)];
-  if (Array.isArray(given)) return given.map((one) => partOf(one, is_plain));
+  if (typeof given === "string") return [role === "tool" || role === "function" ? value(given) : text(given, how)];
+  if (Array.isArray(given)) return given.map((one) => partOf(one, how));
   return [json(given)];
 }
 
-function partOf(one, is_plain) {
-  if (typeof one === "string") return text(one, is_plain);
+function partOf(one, how) {
+  if (typeof one === "string") return text(one, how);
   if (!one || typeof one !== "object") return json(one);
   const said = one.text ?? one.refusal ?? one.input_text ?? one.output_text;
   switch (one.type) {
     case "thinking": case "reasoning":
-      return reasoning(one, is_plain);
+      return reasoning(one, how);
     case "image_url": case "input_image": case "image":
       return picture(one);
     case "input_audio": case "audio":
@@ -89,27 +90,31 @@ function partOf(one, is_plain) {
     case "tool_use":
       return toolCall(one.name, one.input, one.id);
     case "tool_result":
-      return h("div", { class: "tool-call" }, h("header", {}, "result ", h("span", { class: "quiet" }, String(one.tool_use_id ?? ""))), typeof one.content === "string" ? value(one.content) : content(one.content, "tool", is_plain));
+      return h("div", { class: "tool-call" }, h("header", {}, "result ", h("span", { class: "quiet" }, String(one.tool_use_id ?? ""))), typeof one.content === "string" ? value(one.content) : content(one.content, "tool", how));
     default:
-      return typeof said === "string" ? text(said, is_plain) : json(one);
+      return typeof said === "string" ? text(said, how) : json(one);
   }
 }
 
 function picture(one) {
   const source = one.source?.type === "base64" ? `data:${one.source.media_type};base64,${one.source.data}` : (one.image_url?.url ?? one.image_url ?? one.source?.url);
-  if (typeof source === "string" && PICTURE.test(source)) return h("img", { src: source, alt: "a picture of this message", loading: "lazy" });
-  return h("p", { class: "attached" }, "a picture elsewhere, not loaded: ", h("code", {}, String(source ?? "").slice(0, 300)));
+  const attached = (...told) => h("p", { class: "attached" }, told);
+  if (typeof source !== "string" || !source) return attached("a picture that is not here");
+  if (!PICTURE.test(source)) return attached("a picture elsewhere, not loaded: ", h("code", {}, source.slice(0, 300)));
+  const shown = h("img", { src: source, alt: "a picture of this message", loading: "lazy", on: { error: () => shown.replaceWith(attached("a picture that cannot be shown")) } });
+  return shown;
 }
 
 function toolCall(name, given, id) {
   return h("div", { class: "tool-call" }, h("header", {}, h("code", {}, String(name ?? "tool")), h("span", { class: "quiet" }, String(id ?? ""))), given === undefined || given === null ? null : value(given));
 }
 
-const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? text(given, true)) : json(given));
+const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? text(given, { is_plain: true })) : json(given));
 
-function text(given, is_plain) {
-  if (is_plain) return clamped(given.length, (most) => h("pre", { class: "plain", dir: "auto" }, given.slice(0, most)));
-  return maybeJson(given) ?? clamped(given.length, (most) => markdown(given.slice(0, most)));
+function text(given, { is_plain, is_whole }) {
+  const draw = is_plain ? (most) => h("pre", { class: "plain", dir: "auto" }, given.slice(0, most)) : (most) => markdown(given.slice(0, most));
+  if (is_whole) return draw(given.length);
+  return (!is_plain && maybeJson(given)) || clamped(given.length, draw);
 }
 
 const folded = (title, inside) => h("details", { class: "folded" }, h("summary", {}, title), inside);

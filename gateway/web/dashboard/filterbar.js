@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { RANGES, asked, parse, written } from "./conditions.js";
 import { $, fill, h, icon } from "./dom.js";
-import { FIELDS, fieldOf, hasValues, signs } from "./fields.js";
+import { fieldOf, fieldsOf, hasValues, signs } from "./fields.js";
 import { count } from "./format.js";
 import { but, current, go } from "./route.js";
 
@@ -44,7 +44,7 @@ function range(state) {
     h("option", { value: "" }, "All time"), options, h("option", { value: "own", selected: Boolean(is_own) }, is_own ? "From … to …" : "From … to …"),
   );
   const own = h("span", { class: "own-range", hidden: !is_own });
-  const end = (name, label) => h("input", { type: "datetime-local", "aria-label": label, value: local(state[name]), data: { name } });
+  const end = (name, label) => h("input", { type: "datetime-local", step: "any", "aria-label": label, value: local(state[name]), data: { name } });
   const showOwn = () => { own.hidden = false; $("input", own).focus(); };
   // Not at each change: a year that is typed is at first one of long ago.
   const take = () => {
@@ -61,7 +61,7 @@ function range(state) {
 function local(text) {
   if (!text) return "";
   const at = new Date(text);
-  return Number.isNaN(at.getTime()) ? "" : new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  return Number.isNaN(at.getTime()) ? "" : new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace(/:00$/, "");
 }
 
 const utc = (text) => (text ? new Date(text).toISOString() : "");
@@ -77,7 +77,7 @@ function add(text) {
 /** A condition as it is typed: with spaces round its sign, and a field in whatever case. */
 function typedCondition(text) {
   const condition = parse(text);
-  const field = condition && fieldOf(condition.field);
+  const field = condition && fieldOf(condition.field, current().view);
   return field && { ...condition, field, value: condition.value.trim() };
 }
 
@@ -156,13 +156,14 @@ async function suggestions(typed) {
   if (condition) return [...(hasValues(condition.field) ? await values(condition) : []), search(text)];
   const is_key = /^(metadata|properties)__\S+$/.test(text);
   const keys = is_key || (text && "metadata__".startsWith(text.toLowerCase())) ? await keysOf(text) : [];
-  if (is_key || FIELDS.includes(text.trim())) {
+  const fields = fieldsOf(current().view);
+  if (is_key || fields.includes(text.trim())) {
     const name = text.trim();
     return [...keys.filter((one) => one.value !== name), ...signs(name).map((sign) => ({ text: `${name} ${sign}`, value: `${name}${sign}`, told: MEANS[sign] }))];
   }
   if (/\s/.test(text)) return [search(text)];
   const needle = text.toLowerCase();
-  const found = FIELDS.filter((one) => one.includes(needle)).sort((a, b) => b.startsWith(needle) - a.startsWith(needle));
+  const found = fields.filter((one) => one.includes(needle)).sort((a, b) => b.startsWith(needle) - a.startsWith(needle));
   return [...(text ? [search(text)] : []), ...keys, ...found.map((one) => ({ text: one, value: one }))];
 }
 
@@ -185,7 +186,7 @@ async function values({ field, sign, value }) {
 async function keysOf(text) {
   const [field, prefix] = text.startsWith("properties__") ? ["properties", text.slice(12)] : ["metadata", text.slice(10)];
   const { results } = await get("/api/request-logs/values/", { field, prefix, limit: 10 });
-  return results.map((one) => ({ text: `${field}__${one.value}`, value: `${field}__${one.value}`, told: count(one.number_of_requests) }));
+  return results.filter((one) => parse(`${field}__${one.value}=`)?.field === `${field}__${one.value}`).map((one) => ({ text: `${field}__${one.value}`, value: `${field}__${one.value}`, told: count(one.number_of_requests) }));
 }
 
 /** A link by which a view is narrowed down to one value of a field. */
@@ -202,6 +203,12 @@ export function exporting(params) {
     "details", { class: "menu", on: {
       toggle: (event) => event.target.open && fill($(".menu-list", event.target), link("jsonl", "JSON lines"), link("csv", "CSV")),
       focusout: (event) => { if (!event.currentTarget.contains(event.relatedTarget)) event.currentTarget.open = false; },
+      keydown: (event) => {
+        if (event.key !== "Escape" || !event.currentTarget.open) return;
+        event.stopPropagation();
+        event.currentTarget.open = false;
+        $("summary", event.currentTarget).focus();
+      },
     } },
     h("summary", { "aria-label": "Export what the filter finds", title: "Export what the filter finds" }, icon("download")),
     h("div", { class: "menu-list", role: "menu" }),

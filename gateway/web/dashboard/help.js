@@ -4,7 +4,7 @@ import { button, h } from "./dom.js";
 
 const KEYS = [
   ["j, k", "next, previous row"], ["Enter", "open it"], ["Esc", "close what is open"], ["/", "filter or search"],
-  ["g s, g t, g c, g p", "spans, traces, charts, playground"], ["p", "pause the live list, or go on"], ["[, ]", "span above, below, while one is open"],
+  ["g s, g t, g c, g p", "spans, traces, charts, playground"], ["p", "pause the live list, or go on"], ["r", "refresh traces, a trace, charts"], ["[, ]", "span above, below, while one is open"],
   ["t", "dark or light"], ["?", "this"],
 ];
 const WAYS = [

@@ -6,6 +6,8 @@ const LONG = 4000;
 // Of what is clamped so much is drawn, of what is shown in full so much in colours.
 const CLAMPED = 20_000;
 const COLOURED = 50_000;
+// More at once would hold up the page.
+export const MOST_DRAWN = 200_000;
 // Beyond that what is deep would be mostly indents.
 const DEEPEST = 40;
 const SPACE = /\s*/y;
@@ -17,7 +19,7 @@ export function json(value) {
   const text = typeof value === "string" ? value : JSON.stringify(value);
   if (text === undefined) return h("span", { class: "quiet" }, "nothing");
   const parts = lay(text);
-  return clamped(lengthOf(parts), (most) => drawn(parts, most));
+  return clamped(lengthOf(parts), (most) => drawn(parts, most), MOST_DRAWN);
 }
 
 /** The same in full, up to so many characters, with how many there are; and as text. */
@@ -37,18 +39,19 @@ export function maybeJson(text) {
   return json(text);
 }
 
-/** What is long, of so many characters: its start, with a button that shows all. `draw(most)` makes that much of it. */
-export function clamped(length, draw) {
+/** What is long, of so many characters: its start, with a button that shows all, or so many. `draw(most)` makes that much of it. */
+export function clamped(length, draw, at_most = Infinity) {
   if (length <= LONG) return draw(length);
   const place = h("div", { class: "long" }, draw(CLAMPED));
   const more = h("button", { type: "button", class: "more", on: { click: () => {
     place.classList.remove("long");
-    if (length > CLAMPED) place.replaceChildren(draw(length));
+    if (length > CLAMPED) place.replaceChildren(draw(Math.min(length, at_most)));
     more.remove();
-  } } }, `Show all ${length.toLocaleString("en-US")} characters`);
+  } } }, length > at_most ? `Show ${grouped(at_most)} of ${grouped(length)} characters` : `Show all ${grouped(length)} characters`);
   return [place, more];
 }
 
+const grouped = (number) => number.toLocaleString("en-US");
 const lengthOf = (parts) => parts.reduce((sum, [piece]) => sum + piece.length, 0);
 
 function drawn(parts, most) {

@@ -4,7 +4,7 @@ import { failure, signIn, url } from "./api.js";
 
 const AGAIN_AFTER_MS = 2000;
 
-/** Follows what fits `params`. `heard`: { ready, span, gone, gap, state, refused }, each called with what came. */
+/** Follows what fits `params`. `heard`: { ready, span, gone, deleted, gap, state, refused }, each called with what came. */
 export function follow(params, heard) {
   let source = null;
   let place = null;
@@ -24,7 +24,7 @@ export function follow(params, heard) {
     on("span", heard.span);
     // Whether it is deleted, or fits no more, is the same to a list.
     on("left", heard.gone);
-    on("deleted", heard.gone);
+    on("deleted", (one) => { heard.gone(one); heard.deleted(one); });
     on("gap", heard.gap);
     source.onopen = () => heard.state(true);
     source.onerror = () => {

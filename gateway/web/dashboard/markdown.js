@@ -4,7 +4,8 @@ import { h } from "./dom.js";
 
 // Beyond that it is shown as it is; and no mark reaches further than a thousand signs, so that no text takes long.
 const MOST = 100_000;
-const INLINE = /(`{1,9})([^]{1,1000}?)\1(?!`)|\*\*(?=\S)([^]{0,1000}?\S)\*\*|__(?=\S)([^]{0,1000}?\S)__(?!\w)|\*(?=[^\s*])([^*\n]{0,1000}?[^\s*])\*|\b_(?=[^\s_])([^_\n]{0,1000}?[^\s_])_(?!\w)|~~(?=\S)([^\n]{1,1000}?)~~|!?\[([^\]\n]{0,500})\]\(<?([^\s()<>]{1,2000}(?:\([^\s()<>]*\))?)>?(?:\s+"[^"\n]*")?\)|(https?:\/\/[^\s<>()"'`]{1,2000}[^\s<>()"'`.,:;!?\]])/;
+const PIECES = 5000;
+const INLINE = /\\([!-/:-@[-`{-~])|(`{1,9})([^]{1,1000}?)\2(?!`)|\*\*(?=\S)([^]{0,1000}?\S)\*\*|__(?=\S)([^]{0,1000}?\S)__(?!\w)|\*(?=[^\s*])([^*\n]{0,1000}?[^\s*])\*|\b_(?=[^\s_])([^_\n]{0,1000}?[^\s_])_(?!\w)|~~(?=\S)([^\n]{1,1000}?)~~|!?\[([^\]\n]{0,500})\]\(<?([^\s()<>]{1,2000}(?:\([^\s()<>]*\))?)>?(?:\s+"[^"\n]*")?\)|(https?:\/\/[^\s<>()"'`]{1,2000}[^\s<>()"'`.,:;!?\]])/;
 
 /** The elements of a text. */
 export function markdown(text) {
@@ -19,8 +20,8 @@ function blocks(lines, depth = 0) {
   let at = 0;
   while (at < lines.length) {
     const line = lines[at];
-    const fence = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/.exec(line);
-    const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(line);
+    const fence = fenced(line);
+    const heading = /^ {0,3}(#{1,6})\s+(.*)$/.exec(line);
     if (!line.trim()) {
       at += 1;
     } else if (fence) {
@@ -30,7 +31,7 @@ function blocks(lines, depth = 0) {
       at = last + 1;
     } else if (heading) {
       // Below the headings of the page itself.
-      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, { dir }, inline(heading[2])));
+      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, { dir }, inline(withoutEnd(heading[2].trimEnd(), "#"))));
       at += 1;
     } else if (/^ {0,3}([-*_])(?:\s*\1){2,}\s*$/.test(line)) {
       made.push(h("hr"));
@@ -43,7 +44,7 @@ function blocks(lines, depth = 0) {
       const [list, used] = listing(lines, at, depth);
       made.push(list);
       at += used;
-    } else if (line.includes("|") && /^\s*\|?\s*:?-{1,}:?\s*(\|\s*:?-{1,}:?\s*)*\|?\s*$/.test(lines[at + 1] ?? "") && (lines[at + 1] ?? "").includes("-")) {
+    } else if (line.includes("|") && /^\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?$/.test((lines[at + 1] ?? "").trim())) {
       const inside = take(lines, at, (one) => one.includes("|"));
       made.push(tabled(inside, dir));
       at += inside.length;
@@ -54,6 +55,19 @@ function blocks(lines, depth = 0) {
     }
   }
   return made;
+}
+
+/** The fence with which code begins, and its language. */
+function fenced(line) {
+  const found = /^ {0,3}(`{3,}|~{3,})(.*)$/.exec(line);
+  if (!found || found[2].includes("`")) return null;
+  return [line, found[1], /^[\w+#.-]*/.exec(found[2].trimStart())[0]];
+}
+
+function withoutEnd(text, sign) {
+  let end = text.length;
+  while (text[end - 1] === sign) end -= 1;
+  return text.slice(0, end).trimEnd();
 }
 
 const item = (line) => /^( *)([-*+]|\d{1,9}[.)])\s+(.*)$/.exec(line);
@@ -73,7 +87,7 @@ function listing(lines, from, depth) {
     const found = item(lines[at]);
     if (found && found[1].length <= indent.length + 1) {
       if (/\d/.test(found[2]) !== is_numbered || found[1].length < indent.length) break;
-      items.push([found[3]]);
+      items.push([found[3].replace(/^\[ \] /, "☐ ").replace(/^\[[xX]\] /, "☑ ")]);
     } else if (!lines[at].trim()) {
       // A gap belongs to the list if it goes on behind it.
       const after = lines[at + 1] ?? "";
@@ -105,11 +119,12 @@ function inline(text, depth = 0) {
   let rest = text;
   while (rest) {
     const found = depth < 6 && INLINE.exec(rest);
-    if (!found) { made.push(rest); break; }
+    if (!found || made.length > PIECES) { made.push(rest); break; }
     made.push(rest.slice(0, found.index));
-    const [whole, , code, strong, strong2, light, light2, struck, label, target, bare] = found;
+    const [whole, escaped, , code, strong, strong2, light, light2, struck, label, target, bare] = found;
     const more = (inside) => inline(inside, depth + 1);
-    if (code !== undefined) made.push(h("code", {}, code.trim() || code));
+    if (escaped) made.push(escaped);
+    else if (code !== undefined) made.push(h("code", {}, code.trim() || code));
     else if (strong ?? strong2) made.push(h("strong", {}, more(strong ?? strong2)));
     else if (light ?? light2) made.push(h("em", {}, more(light ?? light2)));
     else if (struck) made.push(h("del", {}, more(struck)));

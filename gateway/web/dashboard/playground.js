@@ -15,7 +15,7 @@ const AGAIN_AFTER_MS = 300;
 export function playgroundView() {
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
   const messages = Array.isArray(kept?.messages) ? [...kept.messages] : [];
-  const extra = Object.fromEntries(Object.entries(kept ?? {}).filter(([name]) => !["model", "messages", "stream", "temperature", "max_tokens"].includes(name)));
+  let extra = Object.fromEntries(Object.entries(kept ?? {}).filter(([name]) => !["model", "messages", "stream", "temperature", "max_tokens"].includes(name)));
   let running = null;
   // Which call the talk and the span beside it are of; what comes of another one comes too late.
   let turn = 0;
@@ -32,20 +32,30 @@ export function playgroundView() {
   const last = messages.at(-1);
   if (last?.role === "user" && typeof last.content === "string") ask.value = messages.pop().content;
 
-  const talk = h("div", { class: "talk", "aria-live": "polite" });
+  const past = h("div", { class: "messages" });
+  const now = h("div", { class: "messages" });
+  const talk = h("div", { class: "talk", "aria-live": "polite" }, past, now);
+  const leaveOut = () => { extra = {}; also.remove(); };
+  const also = h("p", { class: "quiet" }, `Also sent: ${Object.keys(extra).join(", ")}. `, button("Leave out", () => { leaveOut(); keep(); }));
   const beside = h("aside", { class: "beside-call", "aria-label": "The span of this call" }, h("p", { class: "quiet pad" }, "The span of each call appears here."));
   const sender = h("button", { type: "submit", class: "primary" }, "Send");
   const form = h("form", { class: "composer", on: { submit: (event) => { event.preventDefault(); if (running) running.abort(); else send(); } } },
-    ask, h("div", { class: "line" }, sender, button("Start over", () => { end(); messages.length = 0; draw(); fill(beside); keep(); ask.focus(); })));
+    ask, h("div", { class: "line" }, sender, button("Start over", () => { end(); messages.length = 0; leaveOut(); draw(); fill(beside); keep(); ask.focus(); })));
   const field = (label, input) => h("label", { for: input.id }, h("span", {}, label), input);
   const element = h("div", { class: "scroller playground", tabindex: -1 }, h("h1", { class: "unseen" }, "Playground"),
-    h("section", { class: "settings", "aria-label": "Settings" }, field("Model", model), models, field("System", system), field("Temperature", temperature), field("Max tokens", most), h("label", { class: "check", for: "streamed" }, streamed, " Streamed"),
-      Object.keys(extra).length > 0 && h("p", { class: "quiet" }, `Also sent: ${Object.keys(extra).join(", ")}`)),
+    h("section", { class: "settings", "aria-label": "Settings" }, field("Model", model), models, field("System", system), field("Temperature", temperature), field("Max tokens", most), h("label", { class: "check", for: "streamed" }, streamed, " Streamed"), Object.keys(extra).length > 0 && also),
     h("section", { class: "chat", "aria-label": "Chat" }, talk, form), beside);
 
   const draw = (more) => {
-    fill(talk, conversation(messages), more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
+    fill(past, conversation(messages));
+    fill(now, more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
     talk.scrollTop = talk.scrollHeight;
+  };
+  // All of what comes is shown, and followed by who is at its end.
+  const grow = (answer) => {
+    const { scrollTop: top, scrollHeight: all, clientHeight: seen } = talk;
+    fill(now, conversation([answer], { is_whole: true }));
+    talk.scrollTop = all - seen - top < 40 ? talk.scrollHeight : top;
   };
   // With what is in the box and not yet sent.
   const keep = () => {
@@ -100,7 +110,7 @@ export function playgroundView() {
       if (response.status === 401 && !response.headers.has("X-Respan-Log-Id")) return await signIn();
       id = response.headers.get("X-Respan-Log-Id");
       if (!response.ok) throw await failure(response);
-      if ((response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) await stream(response, answer, () => { if (isCurrent() && !isEmpty()) draw(conversation([answer])); });
+      if ((response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) await stream(response, answer, () => { if (isCurrent() && !isEmpty()) grow(answer); });
       else Object.assign(answer, (await response.json()).choices?.[0]?.message);
     } catch (error) {
       wrong = error.name === "AbortError" ? "Stopped." : error.message;

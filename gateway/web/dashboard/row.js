@@ -21,11 +21,16 @@ const COLUMNS = [
   ["Cost", "number cost", (span) => guess(span, usd(span.cost), span.cost === null ? "no price is known" : `$${span.cost}`), "cost"],
   ["First token", "number ttft", (span) => lasting(span.time_to_first_token), "time_to_first_token"],
   ["Tokens/s", "number speed", (span) => speed(span.tokens_per_second || null), "tokens_per_second"],
-  ["Latency", "number latency", (span) => lasting(span.latency), "latency"],
+  ["Latency", "number latency", (span) => (span.is_open ? elapsed(span) : lasting(span.latency)), "latency"],
   ["Customer", "customer", (span) => span.customer_identifier ?? ""],
 ];
 
 const lasting = (value) => h("span", { title: seconds(value) }, brief(value));
+/** How long a call that runs has been under way. */
+export function elapsed(span) {
+  const whole = Math.max(0, Math.floor((Date.now() - Date.parse(span.start_time)) / 1000));
+  return h("span", { title: "so far" }, whole < 100 ? `${whole} s` : brief(whole), " …");
+}
 const said = (text) => text ?? h("span", { class: "quiet" }, "–");
 const tokens = (span) => `${count(span.prompt_tokens)} in, ${count(span.completion_tokens)} out`;
 

@@ -1,21 +1,22 @@
 // One span: what was said, what it cost and why, when what happened, and where it belongs.
 
 import { get, part, patch } from "./api.js";
+import { parse, written } from "./conditions.js";
 import { conversation } from "./conversation.js";
 import { curl, isAnthropic, isTalk, python, request } from "./copyas.js";
 import { $, button, copy, fill, h, tell } from "./dom.js";
 import { count, moment, seconds, size, speed, usd } from "./format.js";
-import { whole } from "./json.js";
+import { MOST_DRAWN, whole } from "./json.js";
 import { but, current, go } from "./route.js";
 import { dot } from "./row.js";
 
 const PLAIN = "plain-text";
 const NOTE_AFTER_MS = 800;
-// More of it at once would hold up the page.
-const MOST_DRAWN = 200_000;
-
-// What changes while a call runs, and when its tokens are counted.
-const MEASURED = ["status", "latency", "total_request_tokens", "cost"];
+const NOTE_AGAIN_MS = 5000;
+// What runs without a model.
+const WORK = new Set(["tool", "function", "workflow", "task", "agent", "handoff", "guardrail", "custom"]);
+// What changes while a call runs, when its tokens are counted, and by others who look at it.
+const MEASURED = ["status", "latency", "total_request_tokens", "cost", "note", "positive_feedback"];
 
 /** The panel of a span; it loads by itself, and when it hears (`changed`) of a change. `turn(by)`: to the one above or
  * below, where there is such. */
@@ -33,32 +34,34 @@ export function spanPanel(id, { onclose, turn } = {}) {
       const span = (shown = await get(`/api/request-logs/${part(id)}/`));
       fill(title, dot(span), " ", span.span_name || span.model);
       title.title = span.span_name || span.model;
+      document.title = `${span.span_name || span.model} · Span`;
       fill(body, sections(span));
     } catch (error) {
-      fill(body, h("p", { class: "bad pad" }, error.status === 404 ? "There is no such span (any more)." : error.message));
+      fill(body, error.status === 404 ? GONE() : h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), button("Try again", load)));
     }
   };
   const changed = (span) => {
+    if (span.is_deleted) return fill(body, GONE());
     const is_edited = body.contains(document.activeElement) && document.activeElement.tagName === "TEXTAREA";
-    if (shown && !is_edited && MEASURED.some((name) => shown[name] !== span[name])) load();
+    if (shown && !is_edited && MEASURED.some((name) => (shown[name] ?? null) !== (span[name] ?? null))) load();
+    return undefined;
   };
   load();
   return { elements: [head, body], changed };
 }
 
+const GONE = () => h("p", { class: "bad pad" }, "There is no such span (any more).");
+
 /** What is told of a span, from the most asked for to the least. */
 export function sections(span) {
-  return [
-    failure(span),
-    figures(span),
-    timeline(span),
-    said(span),
-    feedback(span),
-    cost(span),
-    belongs(span),
-    parameters(span),
-    raw(span),
-  ];
+  return [failure, figures, timeline, said, feedback, cost, belongs, parameters, raw].map((make) => {
+    try {
+      return make(span);
+    } catch (error) {
+      // Whatever is odd in one part, the others are there.
+      return h("p", { class: "bad" }, `A part of this span cannot be shown: ${error.message}.`);
+    }
+  });
 }
 
 function failure(span) {
@@ -88,7 +91,7 @@ function timeline(span) {
   const share = (value) => `${(100 * value) / latency}%`;
   const steps = [
     routed && ["routed", "inside the gateway", 0, routed],
-    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", span.stream && !span.time_to_first_token ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
+    first ? ["waiting", "waiting for the first token", routed ?? 0, first] : ["waiting", WORK.has(span.log_type) ? "at work" : span.stream && !span.time_to_first_token ? "nothing was generated" : "waiting for the answer", routed ?? 0, latency],
     first && ["generating", "generating", first, latency],
   ].filter(Boolean);
   return h("section", {}, h("h2", {}, "Timeline"),
@@ -129,6 +132,7 @@ function feedback(span) {
   const said_of = async (change, told) => {
     try {
       await patch(path, change);
+      Object.assign(span, change);
       tell(told);
     } catch (error) {
       tell(error.message);
@@ -142,6 +146,7 @@ function feedback(span) {
     blur: () => keep(),
     keydown: (event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) note.blur(); },
   } });
+  const unkept = h("p", { class: "bad", role: "status" });
   let kept = note.value;
   let saving = false;
   let told = false;
@@ -155,12 +160,16 @@ function feedback(span) {
       while (kept !== note.value) {
         const text = note.value;
         await patch(path, { note: text || null });
+        span.note = text || null;
         kept = text;
+        fill(unkept);
         if (!told) tell("Note kept");
         told = true;
       }
     } catch (error) {
-      tell(error.message);
+      fill(unkept, `Not kept yet: ${error.message}`);
+      // Also of a panel that was closed meanwhile, as long as the span is there.
+      if (error.status !== 404) timer = setTimeout(keep, NOTE_AGAIN_MS);
     }
     saving = false;
   };
@@ -168,7 +177,7 @@ function feedback(span) {
     if (kept !== note.value) fetch(path, { method: "PATCH", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ note: note.value || null }) });
   };
   return h("section", { class: "feedback" }, h("h2", {}, "Feedback"), h("div", { class: "line" },
-    thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note));
+    thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note), unkept);
 }
 
 /** Which tokens there were, at which prices, and what that comes to. */
@@ -179,10 +188,10 @@ function cost(span) {
   const read = span.prompt_cache_hit_tokens ?? 0;
   const written = span.prompt_cache_creation_tokens ?? 0;
   const lines = (price) => [
-    ["Prompt", Math.max(0, prompt - read - written), price?.prompt],
+    ["Prompt", span.prompt_tokens === null ? null : Math.max(0, prompt - read - written), price?.prompt],
     read && ["Prompt, read from the cache", read, price?.cached_prompt ?? price?.prompt],
     written && ["Prompt, written to the cache", written, price?.cache_creation ?? price?.prompt],
-    ["Completion", Math.max(0, span.completion_tokens ?? 0), price?.completion],
+    ["Completion", span.completion_tokens === null ? null : Math.max(0, span.completion_tokens), price?.completion],
   ].filter(Boolean);
   const draw = (price, source) => {
     const made = lines(price);
@@ -190,7 +199,7 @@ function cost(span) {
     const differs = sum !== null && span.cost !== null && Math.abs(sum - span.cost) > 1e-9 + 1e-6 * Math.abs(span.cost);
     fill(place, h("h2", {}, "Usage and cost"), h("table", { class: "bill" },
       h("thead", {}, h("tr", {}, ["", "Tokens", "USD per million", "USD"].map((one) => h("th", { scope: "col" }, one)))),
-      h("tbody", {}, made.map(([name, number, each]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(number)), h("td", {}, each === undefined || each === null ? "–" : String(each)), h("td", {}, each === undefined || each === null ? "–" : usd((number * each) / 1e6)))),
+      h("tbody", {}, made.map(([name, number, each]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(number)), h("td", {}, each === undefined || each === null ? "–" : String(each)), h("td", {}, number === null || each === undefined || each === null ? "–" : usd((number * each) / 1e6)))),
         span.reasoning_tokens ? h("tr", { class: "quiet" }, h("th", { scope: "row" }, "of which reasoning"), h("td", {}, count(span.reasoning_tokens)), h("td"), h("td")) : null),
       h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Stored"), h("td", {}, count(span.total_request_tokens)), h("td"), h("td", { title: span.cost === null ? "" : `$${span.cost}` }, usd(span.cost))))),
       h("p", { class: "quiet" }, source, differs && " The stored cost is another one: it was sent, or made at the price of its day."));
@@ -221,10 +230,15 @@ function belongs(span) {
     ["Model", [only("model", span.model), span.response_model && span.response_model !== span.model && h("span", { class: "quiet" }, ` answered as ${span.response_model}`)]],
     ["Key", span.organization_key_name && only("organization_key_name", span.organization_key_name)],
     ["Same call", span.gateway_log_id && h("a", { href: but({ span: span.gateway_log_id }) }, span.gateway_log_id)],
-    ...Object.entries(span.metadata ?? {}).map(([key, value]) => [key, only(`metadata__${key}`, value)]),
     ["Id", [h("code", {}, span.unique_id), button("Copy the id", () => copy(span.unique_id, "Id copied"), { picture: "copy", class: "plain small" })]],
   ].filter(([, value]) => value);
-  return h("section", {}, h("h2", {}, "Where it belongs"), h("dl", { class: "pairs" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  const own = Object.entries(span.metadata ?? {}).map(([key, value]) => {
+    const field = `metadata__${key}`;
+    // A key that has a sign in it cannot be asked for.
+    return [key, parse(written({ field, sign: "=", value }))?.field === field ? only(field, value) : value];
+  });
+  const pairs = (title, of) => of.length > 0 && h("section", {}, h("h2", {}, title), h("dl", { class: "pairs" }, of.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  return [pairs("Where it belongs", rows), pairs("Metadata", own)];
 }
 
 const PARAMETERS = ["log_type", "stream", "temperature", "top_p", "max_tokens", "frequency_penalty", "presence_penalty", "stop", "tool_choice", "response_format", "prompt_name", "prompt_id", "custom_identifier", "environment", "log_method"];

@@ -9,7 +9,7 @@ import { follow } from "./live.js";
 import { overview } from "./overview.js";
 import { picking } from "./picking.js";
 import { address, current, go, isBack } from "./route.js";
-import { SHOWN, before, cells, header } from "./row.js";
+import { SHOWN, before, cells, elapsed, header } from "./row.js";
 import { whenNear } from "./scroll.js";
 
 const PAGE = 50;
@@ -17,6 +17,7 @@ const PAGE = 50;
 const ROWS_AT_MOST = 1000;
 const ROWS_KEPT = 300;
 const SUMS_EVERY_MS = 3000;
+const NEW_FOR_MS = 1200;
 // How often a range moves on: a hundred times in its length, and not more often than this.
 const MOVES_EVERY_MS = 10_000;
 /** The view. Gives its element, keys, and what ends it. */
@@ -60,7 +61,11 @@ export function spansView(state) {
   const put = (span, is_new) => {
     const known = rows.get(span.id);
     const row = make(span);
-    if (is_new) row.classList.add("new");
+    if (is_new) {
+      // Not faded: at some spans a second that would be most of what the page does.
+      row.classList.add("new");
+      setTimeout(() => row.classList.remove("new"), NEW_FOR_MS);
+    }
     const had_focus = known?.row === document.activeElement;
     if (known) {
       row.classList.toggle("selected", known.row.classList.contains("selected"));
@@ -217,6 +222,9 @@ export function spansView(state) {
     foot();
     sumsSoon();
   };
+  const ticking = setInterval(() => {
+    for (const row of body.querySelectorAll(".row.open")) fill($(".latency", row), elapsed(rows.get(row.dataset.id).span));
+  }, 1000);
   const moving = can_live && state.range in RANGES && setInterval(moveOn, Math.max(MOVES_EVERY_MS, RANGES[state.range][0] * 10));
 
   const begin = () => follow(() => ({ ...params(), start_time: undefined, include_fields: SHOWN }), {
@@ -234,6 +242,7 @@ export function spansView(state) {
       rows.get(id)?.row.remove();
       if (rows.delete(id)) { foot(); sumsSoon(); }
     },
+    deleted: ({ id }) => document.dispatchEvent(new CustomEvent("spanchange", { detail: { id, is_deleted: true } })),
     gap: () => refresh().catch(() => {}),
   });
 
@@ -287,6 +296,7 @@ export function spansView(state) {
       leaving.abort();
       clearTimeout(summing);
       clearInterval(moving);
+      clearInterval(ticking);
     },
     keys: {
       j: () => step(1), k: () => step(-1), Enter: () => picked() && go({ span: picked().dataset.id }),

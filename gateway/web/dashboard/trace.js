@@ -3,7 +3,7 @@
 import { get, part } from "./api.js";
 import { ticks } from "./chart.js";
 import { $, button, copy, fill, h } from "./dom.js";
-import { count, moment, seconds, short, usd } from "./format.js";
+import { brief, count, moment, seconds, short, usd } from "./format.js";
 import { current, go, view } from "./route.js";
 import { dot } from "./row.js";
 import { extent, markCritical, rows, visible } from "./tree.js";
@@ -24,23 +24,36 @@ export function traceView(state) {
   const scroller = h("div", { class: "scroller trace", tabindex: -1 }, h("p", { class: "quiet pad" }, "Loading …"));
   const leaving = new AbortController();
   let drawn = null;
-  get(`/api/traces/${part(state.trace)}/`, { include_content: "false" }, { signal: leaving.signal })
-    .then((trace) => { drawn = waterfall(trace, scroller); })
-    .catch((error) => { if (error.name !== "AbortError") fill(scroller, h("p", { class: "bad pad" }, error.status === 404 ? "There is no such trace (any more)." : error.message)); });
+  let name = "";
+  const title = () => (name ? `${name} · Trace` : "Trace");
+  const load = async () => {
+    try {
+      const trace = await get(`/api/traces/${part(state.trace)}/`, { include_content: "false" }, { signal: leaving.signal });
+      drawn?.leave();
+      drawn = waterfall(trace, scroller, load);
+      name = trace.name || trace.trace_unique_id;
+      if (!current().span) document.title = title();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      fill(scroller, h("p", { class: "pad" }, h("span", { class: "bad" }, error.status === 404 ? "There is no such trace (any more)." : error.message, " "), error.status !== 404 && button("Try again", load)));
+    }
+  };
+  load();
   const when = (what) => () => drawn?.[what]();
   return {
     element: scroller,
+    title,
     moved: when("draw"),
     leave: () => { leaving.abort(); drawn?.leave(); },
     keys: {
       j: when("next"), k: when("previous"), ArrowDown: when("next"), ArrowUp: when("previous"), Enter: when("open"),
       ArrowRight: when("unfold"), ArrowLeft: when("fold"), "+": when("closer"), "-": when("wider"), 0: when("whole"),
-      "]": when("turnNext"), "[": when("turnPrevious"),
+      "]": when("turnNext"), "[": when("turnPrevious"), r: load,
     },
   };
 }
 
-function waterfall(trace, scroller) {
+function waterfall(trace, scroller, reload) {
   const all = markCritical(rows(trace.span_tree));
   const [first, last] = extent(all);
   const folded = new Set();
@@ -51,7 +64,7 @@ function waterfall(trace, scroller) {
   let is_critical = localStorage.getItem("critical") !== "no";
 
   const body = h("div", { class: "fall-rows", role: "rowgroup" });
-  const ruler = h("div", { class: "ruler", title: "Drag to zoom in, double-click to see all" });
+  const ruler = h("div", { class: "ruler", title: "Drag to zoom in, double-click to see all; Shift and the wheel go sideways" });
   const fall = h("div", { class: "fall", role: "treegrid", "aria-label": "Spans of this trace", "aria-rowcount": all.length },
     h("div", { class: "fall-head", role: "row" },
       h("div", { role: "columnheader", class: "branch" }, "Span"), h("div", { role: "columnheader", class: "number" }, "Tokens"), h("div", { role: "columnheader", class: "number" }, "Cost"),
@@ -72,7 +85,7 @@ function waterfall(trace, scroller) {
         ["Cost", usd(trace.total_cost)], ["Tokens", short(trace.total_tokens)], ["Customer", trace.customer_identifier ?? "–", "lesser"], ["Began", moment(trace.start_time), "lesser"],
       ].map(([name, value, kind]) => h("div", { class: kind || null }, h("dt", {}, name), h("dd", {}, value)))),
       h("div", { class: "line" }, critical, h("span", { class: "joined" }, button("+", () => zoom(0.5), { title: "Zoom in (+)", "aria-label": "Zoom in" }), button("−", () => zoom(2), { title: "Zoom out (-)", "aria-label": "Zoom out" }), button("Whole", () => set(first, last), { title: "The whole trace (0)" })),
-        button("Fold all", () => foldAll(true)), button("Unfold all", () => foldAll(false)), button("Copy the id", () => copy(trace.trace_unique_id, "Id copied")), zoomed)),
+        button("Fold all", () => foldAll(true)), button("Unfold all", () => foldAll(false)), button("Copy the id", () => copy(trace.trace_unique_id, "Id copied")), button("Refresh", reload, { picture: "again", title: "Refresh (r)" }), zoomed)),
     fall);
 
   const share = (at) => `${(100 * (at - from)) / (to - from)}%`;
@@ -101,7 +114,7 @@ function waterfall(trace, scroller) {
         "aria-level": row.depth + 1, "aria-rowindex": number + 1, "aria-expanded": has_children ? String(open) : null, style: { top: `${number * ROW}px` },
         on: { click: (event) => { if (!event.target.closest(".fold")) { selected = number; go({ span: span.unique_id }); } } },
       },
-      h("div", { role: "gridcell", class: "branch", style: { "padding-left": `${8 + INDENT * Math.min(row.depth, INDENTS_AT_MOST)}px` } },
+      h("div", { role: "gridcell", class: "branch", style: { "padding-left": `min(${8 + INDENT * Math.min(row.depth, INDENTS_AT_MOST)}px, 45%)` } },
         has_children
           ? h("button", { type: "button", class: "fold", tabindex: -1, "aria-label": open ? "Fold" : `Unfold ${row.size - 1} spans`, on: { click: () => fold(row, open) } }, open ? "▾" : "▸")
           : h("span", { class: "fold" }),
@@ -111,7 +124,7 @@ function waterfall(trace, scroller) {
         !row.parent && span.span_parent_id && h("span", { class: "quiet", title: `Its parent ${span.span_parent_id} is not among these spans` }, " parent missing"), row.failed > 0 && span.status !== "failed" && h("span", { class: "below" }, `${row.failed} failed`)),
       h("div", { role: "gridcell", class: "number" }, row.tokens ? short(row.tokens) : ""),
       h("div", { role: "gridcell", class: "number" }, row.cost ? usd(row.cost) : ""),
-      h("div", { role: "gridcell", class: "number" }, seconds((row.end - row.start) / 1000)),
+      h("div", { role: "gridcell", class: "number", title: seconds((row.end - row.start) / 1000) }, brief((row.end - row.start) / 1000)),
       h("div", { role: "gridcell", class: "bars" }, row.end >= from && row.start <= to && [
         h("i", { class: `bar ${kind}`, title: told, style: { left: share(row.start), width: wide(row.start, row.end) } }),
         is_critical && row.critical.map(([start, end]) => h("i", { class: "critical", style: { left: share(start), width: wide(start, end) } })),
@@ -166,7 +179,14 @@ function waterfall(trace, scroller) {
   });
   ruler.addEventListener("dblclick", () => set(first, last));
   const wheel = (event) => {
-    if (!event.ctrlKey || !event.target.closest(".bars")) return;
+    if (!event.target.closest(".bars")) return;
+    const sideways = event.shiftKey ? event.deltaY || event.deltaX : Math.abs(event.deltaX) > Math.abs(event.deltaY) ? event.deltaX : 0;
+    if (sideways && !event.ctrlKey) {
+      event.preventDefault();
+      const by = Math.max(first - from, Math.min(last - to, (to - from) * sideways / ruler.clientWidth));
+      return set(from + by, to + by);
+    }
+    if (!event.ctrlKey) return;
     event.preventDefault();
     zoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(event, ruler));
   };

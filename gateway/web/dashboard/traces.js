@@ -1,8 +1,9 @@
 // The list of traces.
 
 import { get } from "./api.js";
-import { asked } from "./conditions.js";
-import { $, fill, h } from "./dom.js";
+import { asked, parse } from "./conditions.js";
+import { $, button, fill, h } from "./dom.js";
+import { fieldOf } from "./fields.js";
 import { filterbar } from "./filterbar.js";
 import { brief, clock, count, moment, seconds, short, usd } from "./format.js";
 import { picking } from "./picking.js";
@@ -11,7 +12,7 @@ import { whenNear } from "./scroll.js";
 
 const PAGE = 50;
 const COLUMNS = [
-  ["Began", "time", (trace) => h("time", { datetime: trace.start_time, title: moment(trace.start_time) }, clock(trace.start_time))],
+  ["Latest", "time", (trace) => h("time", { datetime: trace.end_time, title: `${moment(trace.end_time)}; began ${moment(trace.start_time)}` }, clock(trace.end_time))],
   ["Trace", "name", (trace) => [
     h("span", { class: `dot ${trace.error_count ? "failed" : "fine"}`, title: trace.error_count ? `${trace.error_count} failed` : "fine" }, h("span", { class: "unseen" }, trace.error_count ? "failed" : "fine")),
     h("a", { class: "open-span", href: to(trace) }, trace.name || trace.trace_unique_id)]],
@@ -27,6 +28,7 @@ const COLUMNS = [
 ];
 
 const to = (trace) => address({ ...current(), view: "traces", trace: trace.trace_unique_id, span: "" });
+const isOfTraces = (text) => fieldOf(parse(text)?.field ?? "", "traces");
 const cut = (text) => (text ? text.slice(0, 200).replace(/\s+/g, " ") : h("span", { class: "quiet" }, "–"));
 
 /** The view. */
@@ -35,7 +37,10 @@ export function tracesView(state) {
   const body = h("div", { role: "rowgroup", class: "rows" });
   const footer = h("p", { class: "list-foot", role: "status" }, "Loading …");
   const head = h("div", { role: "row", class: "row head" }, COLUMNS.map(([title, kind]) => h("div", { role: "columnheader", class: `cell ${kind}` }, title)));
-  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup", class: "heads" }, head), body), footer);
+  const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(button("Refresh", () => again(), { picture: "again", title: "Refresh (r)" })), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup", class: "heads" }, head), body), footer);
+  // What is asked of a span alone, or is searched for in what was said.
+  const [where, others] = [state.where.filter((text) => isOfTraces(text)), [...state.where.filter((text) => !isOfTraces(text)), state.search].filter(Boolean)];
+  const passed_over = others.length > 0 && h("p", {}, `${others.map((text) => `“${text}”`).join(", ")}: of spans; traces are not narrowed down by it.`);
   let page = 1;
   let loading = false;
 
@@ -43,19 +48,27 @@ export function tracesView(state) {
     if (loading || !page) return;
     loading = true;
     try {
-      const found = await get("/api/traces/list/", { ...asked({ ...state, search: "" }), page, page_size: PAGE }, { signal: leaving.signal });
+      const found = await get("/api/traces/list/", { ...asked({ ...state, where, search: "" }), page, page_size: PAGE }, { signal: leaving.signal });
       body.append(...found.results.map((trace) => h(
         "div", { role: "row", tabindex: -1, class: `row${trace.error_count ? " failed" : ""}`, data: { id: trace.trace_unique_id }, on: { click: (event) => { if (!event.target.closest("a")) go(to(trace)); } } },
         COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(trace))))));
       page = found.next ? page + 1 : 0;
       const number = body.childElementCount;
-      fill(footer, state.search && h("p", {}, `“${state.search}” is searched for in spans; traces are not narrowed down by it.`), !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
+      fill(footer, passed_over, !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
     } catch (error) {
-      if (error.name !== "AbortError") fill(footer, h("span", { class: "bad" }, error.message));
+      if (error.name === "AbortError") return;
+      const failed = page;
       page = 0;
+      fill(footer, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", () => { page = failed; load(); }));
     }
     loading = false;
     watched.look();
+  };
+  const again = () => {
+    if (loading) return;
+    body.replaceChildren();
+    page = 1;
+    load();
   };
 
   const { picked, step } = picking(body);
@@ -64,6 +77,6 @@ export function tracesView(state) {
   return {
     element: scroller,
     leave: () => leaving.abort(),
-    keys: { j: () => step(1), k: () => step(-1), Enter: () => picked() && $("a", picked()).click() },
+    keys: { j: () => step(1), k: () => step(-1), Enter: () => picked() && $("a", picked()).click(), r: again },
   };
 }
