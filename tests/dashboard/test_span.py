@@ -213,7 +213,7 @@ def test_a_note_is_kept_while_it_is_typed(browsing: Browsing, gateway: Gateway) 
 def test_a_call_can_be_made_again_with_curl_and_with_python(browsing: Browsing, gateway: Gateway) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     told = 'it\'s "quoted" \\ $HOME `x` – ü 🚲\nline two'
-    unknown = {"top_k": 4, "chat_template_kwargs": {"thinking": False}, "a-b": [None, 1.5]}
+    unknown = {"top_k": 4, "chat_template_kwargs": {"thinking": False}, "a-b": [None, 1.5], "large": 2**53 + 1}
     unique_id = gateway.chat(told, temperature=0.5, tools=[tool], tool_choice="none", stop=None, **unknown)
     page = browsing.open(f"/?span={unique_id}")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -483,6 +483,16 @@ def test_metadata_stands_by_itself_and_links_to_what_can_be_asked(browsing: Brow
     expect(own.get_by_role("link")).to_have_count(2)
     own.get_by_role("link", name="d#e").click()
     expect(page.locator(".spans .rows .row")).to_have_count(1)
+
+
+def test_large_integers_are_shown_as_they_were_sent(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post(
+        {"model": "m", "full_response": {"a": [2**53 + 1, -(10**30), 7, 1e300]}, "latency": 1e16}
+    )
+    page = browsing.open(f"/?span={unique_id}")
+    panel(page).get_by_text("Response", exact=False).last.click()
+    expect(panel(page).locator(".opened .json").first).to_contain_text(f"{2**53 + 1}, {-(10**30)}, 7, 1e+300")
+    expect(panel(page).locator(".figures")).to_contain_text("years")
 
 
 def test_pictures_that_are_none(browsing: Browsing, gateway: Gateway) -> None:

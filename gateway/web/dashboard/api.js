@@ -21,9 +21,11 @@ export function url(path, params = {}) {
 export const part = (id) => id.split("/").map(encodeURIComponent).join("/");
 
 export const get = (path, params, options) => ask("GET", url(path, params), undefined, options);
+/** The same of one thing, whose large integers stay as they were written, see `exactly`. */
+export const getExactly = (path) => ask("GET", path, undefined, { parse: exactly });
 export const patch = (path, body) => ask("PATCH", path, body);
 
-async function ask(method, path, body, { signal } = {}) {
+async function ask(method, path, body, { signal, parse = JSON.parse } = {}) {
   const init = { method, signal, headers: { Accept: "application/json" } };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
@@ -38,7 +40,17 @@ async function ask(method, path, body, { signal } = {}) {
   }
   if (response.status === 401) return signIn();
   if (!response.ok) throw await failure(response);
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : parse(await response.text());
+}
+
+/** JSON in which integers beyond 2^53, which as numbers were others, are kept as `JSON.rawJSON`, where the browser knows
+ * that; but for those of the outermost object, which are measures. */
+function exactly(text) {
+  if (!JSON.rawJSON || !/\d{16}/.test(text)) return JSON.parse(text);
+  const isLarge = (value) => Number.isInteger(value) && !Number.isSafeInteger(value);
+  const found = JSON.parse(text, (_, value, { source }) => (isLarge(value) ? JSON.rawJSON(source) : value));
+  for (const [name, value] of Object.entries(found)) if (JSON.isRawJSON(value)) found[name] = Number(value.rawJSON);
+  return found;
 }
 
 /** Why an answer is none. */

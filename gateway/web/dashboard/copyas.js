@@ -67,6 +67,7 @@ function literal(value, depth) {
   if (value === true) return "True";
   if (value === false) return "False";
   if (typeof value === "string") return JSON.stringify(value).replaceAll("\u007f", "\\x7f");
+  if (JSON.isRawJSON?.(value)) return value.rawJSON;
   if (typeof value !== "object") return String(value);
   const inside = Array.isArray(value)
     ? value.map((one) => literal(one, depth + 1))

@@ -1,6 +1,6 @@
 // One span: what was said, what it cost and why, when what happened, and where it belongs.
 
-import { get, part, patch } from "./api.js";
+import { get, getExactly, part, patch } from "./api.js";
 import { parse, written } from "./conditions.js";
 import { conversation } from "./conversation.js";
 import { curl, isAnthropic, isTalk, python, request } from "./copyas.js";
@@ -31,7 +31,7 @@ export function spanPanel(id, { onclose, turn } = {}) {
     onclose && button("Close", onclose, { picture: "close", title: "Close (Esc)", class: "plain" })));
   const load = async () => {
     try {
-      const span = (shown = await get(`/api/request-logs/${part(id)}/`));
+      const span = (shown = await getExactly(`/api/request-logs/${part(id)}/`));
       fill(title, dot(span), " ", span.span_name || span.model);
       title.title = span.span_name || span.model;
       document.title = `${span.span_name || span.model} · Span`;
