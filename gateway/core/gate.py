@@ -11,7 +11,7 @@ from gateway.core.jsontext import parse_or_none
 
 _HELD_AT_MOST = 64 * 1024
 # What is longer is not looked at with each byte that comes, but when it has grown by a quarter.
-_LOOKED_AT_ANEW = 4096
+_LOOKED_AT_ANEW = 16 * 1024
 
 _line_end = rb"(?:\r\n|\n|\r(?!\n))"
 _event_end = re.compile(_line_end * 2)

@@ -200,7 +200,7 @@ def test_a_clock_that_is_wrong_draws_no_axis_of_years(browsing: Browsing, gatewa
     gateway.post({"model": "a", "timestamp": "1970-01-01T00:00:01Z"}, {"model": "b", "timestamp": soon})
     gateway.post(*({"model": "c"} for _ in range(3)))
     page = browsing.open("/?view=charts")
-    expect(page.locator(".charts")).to_contain_text("Spans with times to come or of before 2020 are not drawn.")
+    expect(page.locator(".charts")).to_contain_text("2 spans with times to come or of before 2020 are not drawn.")
     expect(card(page, "Calls").locator("header b")).to_have_text("3")
     assert "19" not in "".join(card(page, "Calls").locator("text.date").all_text_contents()).replace("19:", "")
     # Of what is not there nothing is said.
@@ -235,6 +235,10 @@ def test_charts_can_be_refreshed_and_are_tried_again(browsing: Browsing, gateway
     expect(total).to_have_text("2")
     page.route("**/series/**", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
     page.keyboard.press("r")
+    expect(page.locator("#told")).to_have_text("The store is busy.")
+    # What is there stays.
+    expect(total).to_have_text("2")
+    page.reload()
     expect(page.locator(".charts")).to_contain_text("The store is busy.")
     page.unroute("**/series/**")
     page.get_by_role("button", name="Try again").click()
@@ -247,3 +251,35 @@ def test_a_long_name_of_a_group_hides_no_number(browsing: Browsing, gateway: Gat
     page = browsing.open("/?view=charts&group_by=model")
     expect(page.locator(".breakdown")).to_contain_text("$0.25")
     assert page.locator(".charts .wide").evaluate("element => element.scrollWidth <= element.clientWidth")
+
+
+def test_what_is_not_drawn_is_counted_to_the_last(browsing: Browsing, gateway: Gateway) -> None:
+    """Also what lies in an interval of which a part is drawn."""
+    soon = datetime.now(UTC) + timedelta(hours=3)
+    gateway.post(*({"model": "m", "timestamp": (soon - timedelta(days=day)).isoformat()} for day in range(200)))
+    page = browsing.open("/?view=charts")
+    expect(card(page, "Calls").locator("header b")).to_have_text("199")
+    expect(page.locator(".charts")).to_contain_text("1 span with times to come is not drawn.")
+    gateway.post(
+        {"model": "o", "timestamp": "2019-12-31T23:00:00Z"}, {"model": "o", "timestamp": "2020-01-02T05:00:00Z"}
+    )
+    page.goto(f"{gateway.url}/?view=charts&where=model%3Do")
+    expect(card(page, "Calls").locator("header b")).to_have_text("1")
+    expect(page.locator(".charts")).to_contain_text("1 span with times to come or of before 2020 is not drawn.")
+
+
+def test_one_old_clock_makes_no_coarse_axis_of_others(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "old", "timestamp": "1900-01-01T00:00:00Z"}, {"model": "m"})
+    page = browsing.open("/?view=charts&where=model%3Dm")
+    expect(page.locator(".charts")).to_contain_text(re.compile("An interval is (1|5|15)m"))
+    page.goto(f"{gateway.url}/?view=charts&where=model%3Dold")
+    expect(card(page, "Calls").locator("header b")).to_have_text("1")
+    expect(card(page, "Calls").locator("rect:not(.at)")).to_have_count(1)
+    expect(page.locator(".charts")).not_to_contain_text("not drawn")
+
+
+def test_a_cost_below_zero_is_no_bar(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post({"model": "m", "cost": -0.5})
+    page = browsing.open("/?view=charts")
+    expect(card(page, "Cost").locator("header b")).to_have_text("-$0.50")
+    expect(card(page, "Cost").locator("svg rect:not(.at)")).to_have_count(0)

@@ -528,3 +528,28 @@ def test_values_of_one_field_are_suggested_beside_each_other(browsing: Browsing,
     page.get_by_role("option", name="beta").click()
     expect(rows(page)).to_have_count(3)
     assert sorted(models(page)) == ["alpha", "alpha", "beta"]
+
+
+def test_a_click_on_a_bar_shows_the_bars_of_its_range(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS, {"model": "old", "timestamp": (datetime.now(UTC) - timedelta(days=3)).isoformat()})
+    page = browsing.open()
+    page.locator(".overview-bars rect:not(.at)").last.hover()
+    page.mouse.down()
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("start_time="))
+    expect(rows(page)).to_have_count(4)
+    expect(page.locator(".overview-bars svg")).to_have_attribute("aria-label", re.compile("4 in all"))
+
+
+def test_a_list_to_which_spans_come_is_tried_again(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*SPANS)
+    page = browsing.open("/?view=playground")
+    page.route(LIST, busy)
+    page.goto(gateway.url)
+    expect(page.locator(".list-foot")).to_contain_text("The store is busy.")
+    gateway.post({"model": "came"})
+    expect(rows(page)).to_have_count(1)
+    page.unroute(LIST)
+    page.get_by_role("button", name="Try again").click()
+    expect(rows(page)).to_have_count(5)
+    without(browsing, 503)

@@ -404,6 +404,7 @@ def test_what_markdown_leaves_to_the_eye(page: Page) -> None:
         return made
 
     assert shown(r"\*not so\* \_a\_ *so* \\\\") == r'<p dir="auto">*not so* _a_ <em>so</em> \\</p>'
+    assert shown("## C#") == '<h5 dir="auto">C#</h5>'
     assert shown("# a b ##") == shown("# a b") == '<h4 dir="auto">a b</h4>'
     assert shown("- [ ] one\n- [x] two") == '<ul dir="auto"><li>☐ one</li><li>☑ two</li></ul>'
     code = '<pre class="code" dir="ltr" data-language="c++"><code>x `y`</code></pre>'

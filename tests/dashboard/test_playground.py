@@ -170,6 +170,9 @@ def test_all_of_what_comes_is_seen_and_nobody_is_moved_who_reads(browsing: Brows
     assert talk.evaluate("element => element.scrollTop") == 10
     page.evaluate("() => window.controller.close()")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+    # Nor is it folded when it ends.
+    assert answer.locator(".long").count() == 0
+    assert talk.evaluate("element => element.scrollTop") == 10
 
 
 def test_what_is_also_sent_can_be_left_out(browsing: Browsing, gateway: Gateway) -> None:

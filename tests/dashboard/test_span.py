@@ -520,3 +520,76 @@ def test_all_of_a_span_is_on_paper(browsing: Browsing, gateway: Gateway) -> None
     page.emulate_media(media="print")
     assert page.evaluate("() => document.documentElement.scrollHeight > 3000")
     assert panel(page).evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+
+
+def test_what_one_says_oneself_draws_nothing_anew(browsing: Browsing, gateway: Gateway) -> None:
+    """Also where the answer is later than the news of it, and what is open stays open when others say something."""
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).get_by_label("Note")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.method) if path in request.url else None)
+
+    def late(route: Route) -> None:
+        if route.request.method == "GET":
+            return route.continue_()
+        answer = route.fetch()
+        expect(page.locator(f'[data-id="{unique_id}"] .mark').first).to_be_visible()
+        return route.fulfill(response=answer)
+
+    panel(page).get_by_text("Whole span").click()
+    page.route(f"**{path}", late)
+    panel(page).get_by_role("button", name="Good").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#told")).to_have_text("Thank you")
+    expect(panel(page).get_by_role("button", name="Good")).to_be_focused()
+    gateway.api.patch(path, json={"note": "by another"})
+    expect(panel(page).get_by_label("Note")).to_have_value("by another")
+    expect(panel(page).locator(".opened .json")).to_be_visible()
+    assert asked == ["PATCH"]
+
+
+def test_a_note_that_is_not_kept_yet_stays_in_its_box(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    path = f"/api/request-logs/{unique_id}/"
+    page = browsing.open(f"/?span={unique_id}")
+    note = panel(page).get_by_label("Note")
+    expect(note).to_be_visible()
+    page.route(f"**{path}", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
+    note.fill("mine")
+    note.blur()
+    expect(panel(page)).to_contain_text("Not kept yet")
+    gateway.api.patch(path, json={"note": "by another"})
+    expect(page.locator(f'[data-id="{unique_id}"] .mark')).to_have_attribute("title", "by another")
+    expect(note).to_have_value("mine")
+    expect(panel(page)).to_contain_text("Not kept yet")
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "503" not in told]
+
+
+def test_a_span_that_was_closed_before_it_came_names_nothing(browsing: Browsing, gateway: Gateway) -> None:
+    (unique_id,) = gateway.post({"model": "m"})
+    page = browsing.open()
+    waiting: list[Route] = []
+    page.route(f"**/api/request-logs/{unique_id}/", lambda route: waiting.append(route))
+    with page.expect_request(f"**/api/request-logs/{unique_id}/"):
+        page.locator(f'[data-id="{unique_id}"]').click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#panel")).to_be_hidden()
+    with page.expect_response(f"**/api/request-logs/{unique_id}/"):
+        waiting[0].continue_()
+    page.evaluate("() => new Promise(done => setTimeout(done))")
+    expect(page).to_have_title("Spans")
+
+
+def test_a_large_integer_where_text_is_expected(browsing: Browsing, gateway: Gateway) -> None:
+    large = 12_345_678_901_234_567_890
+    part = {"type": "tool_result", "tool_use_id": large, "content": "done"}
+    call = {"id": large, "function": {"name": large, "arguments": "{}"}}
+    asked = [
+        {"role": "user", "content": [part]},
+        {"role": "assistant", "content": None, "refusal": large, "tool_calls": [call]},
+    ]
+    (unique_id,) = gateway.post({"model": "m", "prompt_messages": asked})
+    page = browsing.open(f"/?span={unique_id}")
+    expect(panel(page).locator(".tool-call")).to_have_text([f"result {large}done", f"{large}{large}{{}}"])

@@ -193,6 +193,10 @@ def test_traces_can_be_refreshed_and_are_tried_again(browsing: Browsing, gateway
     expect(page.locator(".list-foot")).to_have_text("2 traces, all there are")
     page.route("**/api/traces/**", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
     page.keyboard.press("r")
+    expect(page.locator("#told")).to_have_text("The store is busy.")
+    # What is there stays.
+    expect(page.locator(".list-foot")).to_have_text("2 traces, all there are")
+    page.reload()
     expect(page.locator(".list-foot")).to_contain_text("The store is busy.")
     page.unroute("**/api/traces/**")
     page.get_by_role("button", name="Try again").click()
@@ -211,7 +215,8 @@ def test_what_is_asked_of_spans_alone_narrows_no_traces_and_says_so(browsing: Br
     page = browsing.open("/?where=unique_id%3Dx&where=trace_unique_id%3Dother&search=word")
     page.get_by_role("link", name="Traces", exact=True).click()
     expect(page.locator(".rows .row")).to_have_count(1)
-    expect(page.locator(".list-foot")).to_contain_text("“unique_id=x”, “word”: of spans")
+    expect(page.locator(".chip.off")).to_have_text(["unique_id = x", "“word”"])
+    expect(page.locator(".chip.off").first).to_have_attribute("title", re.compile("traces are not narrowed"))
     page.locator("#filter").press_sequentially("dur")
     page.get_by_role("option", name="duration", exact=True).click()
     page.locator("#filter").press_sequentially(">=0")
@@ -247,3 +252,43 @@ def test_a_trace_that_is_zoomed_goes_sideways(browsing: Browsing, gateway: Gatew
     page.mouse.wheel(100_000, 0)
     end = page.locator(".zoomed").inner_text().partition(" to ")[2].split(" of ")
     assert end[0] == end[1]
+
+
+def test_what_was_folded_and_zoomed_stays_so(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE)
+    page = browsing.open("/?view=traces&trace=t")
+    expect(rows(page)).not_to_have_count(0)
+    number = rows(page).count()
+    rows(page).first.get_by_role("button", name="Fold").click()
+    expect(rows(page)).to_have_count(1)
+    page.get_by_role("button", name="Zoom in").click()
+    zoomed = page.locator(".zoomed").inner_text()
+    gateway.post(span("later", None, 2, 3))
+    page.get_by_role("button", name="Refresh").focus()
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(2)
+    expect(page.locator(".zoomed")).to_have_text(zoomed)
+    expect(page.get_by_role("button", name="Refresh")).to_be_focused()
+    page.route("**/api/traces/**", lambda route: route.fulfill(status=503, json={"detail": "The store is busy."}))
+    page.keyboard.press("Enter")
+    expect(page.locator("#told")).to_have_text("The store is busy.")
+    expect(rows(page)).to_have_count(2)
+    assert number > 2
+    browsing.seen.told[:] = [told for told in browsing.seen.told if "503" not in told]
+
+
+def test_a_filter_of_traces_is_kept_and_not_in_force_elsewhere(browsing: Browsing, gateway: Gateway) -> None:
+    gateway.post(*TRACE, {"model": "m", "trace_unique_id": "other"})
+    page = browsing.open("/?view=traces&where=span_count%3E%3D2")
+    expect(page.locator(".rows .row")).to_have_count(1)
+    page.locator("#filter").press_sequentially("model=")
+    expect(page.locator("#suggestions li").first).to_be_visible()
+    page.locator("#filter").fill("output~x")
+    page.keyboard.press("Enter")
+    expect(page.locator(".chip.off")).to_contain_text("output")
+    for name in ("Spans", "Charts"):
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.locator(".chip.off")).to_contain_text("span_count")
+        expect(page.locator(".chip:not(.off)")).to_contain_text("output")
+    page.get_by_role("link", name="Spans", exact=True).click()
+    expect(page.get_by_role("button", name="Live")).to_be_visible()

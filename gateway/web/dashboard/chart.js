@@ -137,7 +137,8 @@ export function chart({ label, times, step, series, kind = "bars", format, short
       let sum = 0;
       for (const one of series) {
         const value = one.values[number];
-        if (!value) continue;
+        // A cost below zero, which can be sent, has no place on this axis.
+        if (!(value > 0)) continue;
         const [low, high] = [y(sum), y(sum + value)];
         // What is there can be seen, however little it is.
         const tall = Math.max(low - high, 1);

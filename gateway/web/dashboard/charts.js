@@ -1,7 +1,7 @@
 // How much, how fast and at what cost, over time; as a whole, or by what spans have in common.
 
 import { COLORS, REST, chart, grid, legend } from "./chart.js";
-import { button, fill, h } from "./dom.js";
+import { button, fill, h, tell } from "./dom.js";
 import { filterbar } from "./filterbar.js";
 import { brief, count, percent, seconds, short, speed, usd } from "./format.js";
 import { within } from "./overview.js";
@@ -28,7 +28,7 @@ export function chartsView(state) {
   const leaving = new AbortController();
   const place = h("div", { class: "charts" }, h("p", { class: "quiet pad" }, "Loading …"));
   const group = h("select", { "aria-label": "Group", on: { change: () => go({ group_by: group.value }) } }, Object.entries(GROUPS).map(([value, told]) => h("option", { value, selected: value === state.group_by }, told)));
-  const by = h("select", { "aria-label": "Percentile", hidden: !state.group_by, on: { change: () => draw() } }, SHARES.map((one) => h("option", { value: one, selected: one === "p95" }, one)));
+  const by = h("select", { "aria-label": "Percentile", hidden: !state.group_by, on: { change: () => found && draw() } }, SHARES.map((one) => h("option", { value: one, selected: one === "p95" }, one)));
   const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Charts"), filterbar(group, by, button("Refresh", () => load(), { picture: "again", title: "Refresh (r)" })), place);
   let found = null;
 
@@ -41,7 +41,10 @@ export function chartsView(state) {
       found = { ...withRest(whole, parts, state.group_by), leaves_out };
       draw();
     } catch (error) {
-      if (error.name !== "AbortError") fill(place, h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", load)));
+      if (error.name === "AbortError") return;
+      // What is shown stays.
+      if (found) tell(error.message);
+      else fill(place, h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", load)));
     }
   };
   load();

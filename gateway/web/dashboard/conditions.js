@@ -1,5 +1,7 @@
 // Conditions as people write them, `cost>=0.01`, and as the API's filters have them.
 
+import { fits } from "./fields.js";
+
 /** By which sign; the longer ones come first. */
 const SIGNS = [["!=", "not_in"], [">=", "gte"], ["<=", "lte"], ["!~", "not_contains"], ["=", "in"], [">", "gt"], ["<", "lt"], ["~", "icontains"]];
 const FORM = /^\s*([A-Za-z_][\w.-]*?(?:__[^=!<>~]+?)?)\s*(!=|>=|<=|!~|=|>|<|~)([^]*)$/;
@@ -48,11 +50,15 @@ function bounds(state, now = Date.now()) {
   return given;
 }
 
+/** Whether a condition of a state narrows down what its view shows. */
+export const isInForce = (text, view) => fits(parse(text)?.field ?? "", view);
+
 /** What a state asks the API for. */
 export function asked(state, { search = true } = {}) {
   const params = { ...bounds(state) };
-  const found = filters(state.where);
-  if (state.search && !search) found.search = [{ operator: "full_text_search", value: [state.search] }];
+  const found = filters(state.where.filter((text) => isInForce(text, state.view)));
+  if (state.view === "traces") search = null;
+  if (state.search && search === false) found.search = [{ operator: "full_text_search", value: [state.search] }];
   if (Object.keys(found).length) params.filters = JSON.stringify(found);
   if (state.search && search) params.search = state.search;
   return params;

@@ -19,16 +19,16 @@ export function conversation(messages, how = {}) {
   const end = messages.length - LAST;
   if (end <= FIRST + 1) return made();
   let at = FIRST;
-  const told = () => `Show the other ${(end - at).toLocaleString("en-US")}`;
+  const label = () => `Show the other ${(end - at).toLocaleString("en-US")}`;
   const add = () => {
     if (!more.isConnected) return;
     more.before(...made(at, Math.min(end, at + AT_ONCE)));
     at += AT_ONCE;
     if (at >= end) return more.remove();
-    more.textContent = told();
+    more.textContent = label();
     setTimeout(add);
   };
-  const more = h("button", { type: "button", class: "more", on: { click: () => { more.disabled = true; add(); } } }, told());
+  const more = h("button", { type: "button", class: "more", on: { click: () => { more.disabled = true; add(); } } }, label());
   return [made(0, FIRST), more, made(end)];
 }
 
@@ -41,7 +41,7 @@ function message(one, how) {
   const thought = one.reasoning_content ?? one.reasoning;
   if (typeof thought === "string" && thought) parts.push(folded("Reasoning", text(thought, how)));
   parts.push(...content(one.content, role, how));
-  if (one.refusal) parts.push(h("p", { class: "bad" }, "Refused: ", String(one.refusal)));
+  if (one.refusal) parts.push(h("p", { class: "bad" }, "Refused: ", told(one.refusal)));
   for (const call of list(one.tool_calls)) parts.push(toolCall(call?.function?.name ?? call?.name, call?.function?.arguments ?? call?.arguments ?? call?.input, call?.id));
   if (one.function_call) parts.push(toolCall(one.function_call.name, one.function_call.arguments));
   if (one.type === "function_call") parts.push(toolCall(one.name, one.arguments, one.call_id));
@@ -54,11 +54,14 @@ function message(one, how) {
 
 /** How the Responses API tells it: as a summary, seldom in full, often as nothing but what only its maker can read. */
 function reasoning(one, how) {
-  const told = [...list(one.summary), ...list(one.content)].map((each) => each?.text ?? each).filter((each) => typeof each === "string");
+  const texts = [...list(one.summary), ...list(one.content)].map((each) => each?.text ?? each).filter((each) => typeof each === "string");
   const plain = one.thinking ?? one.text;
-  if (typeof plain === "string") told.push(plain);
-  return folded("Reasoning", told.length ? told.map((each) => text(each, how)) : json(one));
+  if (typeof plain === "string") texts.push(plain);
+  return folded("Reasoning", texts.length ? texts.map((each) => text(each, how)) : json(one));
 }
+
+/** Whatever it is, as text. */
+const told = (value) => (typeof value === "string" ? value : value === null || value === undefined ? "" : JSON.stringify(value));
 
 const list = (value) => (Array.isArray(value) ? value : []);
 
@@ -90,7 +93,7 @@ function partOf(one, how) {
     case "tool_use":
       return toolCall(one.name, one.input, one.id);
     case "tool_result":
-      return h("div", { class: "tool-call" }, h("header", {}, "result ", h("span", { class: "quiet" }, String(one.tool_use_id ?? ""))), typeof one.content === "string" ? value(one.content) : content(one.content, "tool", how));
+      return h("div", { class: "tool-call" }, h("header", {}, "result ", h("span", { class: "quiet" }, told(one.tool_use_id))), typeof one.content === "string" ? value(one.content) : content(one.content, "tool", how));
     default:
       return typeof said === "string" ? text(said, how) : json(one);
   }
@@ -98,7 +101,7 @@ function partOf(one, how) {
 
 function picture(one) {
   const source = one.source?.type === "base64" ? `data:${one.source.media_type};base64,${one.source.data}` : (one.image_url?.url ?? one.image_url ?? one.source?.url);
-  const attached = (...told) => h("p", { class: "attached" }, told);
+  const attached = (...said) => h("p", { class: "attached" }, said);
   if (typeof source !== "string" || !source) return attached("a picture that is not here");
   if (!PICTURE.test(source)) return attached("a picture elsewhere, not loaded: ", h("code", {}, source.slice(0, 300)));
   const shown = h("img", { src: source, alt: "a picture of this message", loading: "lazy", on: { error: () => shown.replaceWith(attached("a picture that cannot be shown")) } });
@@ -106,7 +109,7 @@ function picture(one) {
 }
 
 function toolCall(name, given, id) {
-  return h("div", { class: "tool-call" }, h("header", {}, h("code", {}, String(name ?? "tool")), h("span", { class: "quiet" }, String(id ?? ""))), given === undefined || given === null ? null : value(given));
+  return h("div", { class: "tool-call" }, h("header", {}, h("code", {}, told(name) || "tool"), h("span", { class: "quiet" }, told(id))), given === undefined || given === null ? null : value(given));
 }
 
 const value = (given) => (typeof given === "string" ? (maybeJson(given) ?? text(given, { is_plain: true })) : json(given));

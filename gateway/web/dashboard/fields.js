@@ -41,6 +41,13 @@ export function fieldOf(name, view) {
   return fieldsOf(view).includes(lower) || aliases.has(lower) ? lower : null;
 }
 
+/** Whether a condition on this field narrows down what a view shows: one that is of traces alone no spans, and the other
+ * way round. What is unknown goes to the API, which says so. */
+export function fits(field, view) {
+  const [own, other] = view === "traces" ? ["traces", "spans"] : ["spans", "traces"];
+  return Boolean(fieldOf(field, own)) || !fieldOf(field, other);
+}
+
 /** Beside which a value is likely not the whole one, or a number. */
 const NUMBERS = new Set([
   "cost", "latency", "time_to_first_token", "tokens_per_second", "status_code", "total_request_tokens", "prompt_tokens",
@@ -58,4 +65,4 @@ export function signs(field) {
 }
 
 /** Whether the API tells which values a field has. */
-export const hasValues = (field) => !NUMBERS.has(field) && field !== "input" && field !== "output";
+export const hasValues = (field) => !NUMBERS.has(field) && field !== "input" && field !== "output" && fieldOf(field, "spans") !== null;

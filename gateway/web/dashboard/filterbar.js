@@ -1,7 +1,7 @@
 // The line above a list: which spans. What is chosen goes into the address.
 
 import { get } from "./api.js";
-import { RANGES, asked, parse, written } from "./conditions.js";
+import { RANGES, asked, isInForce, parse, written } from "./conditions.js";
 import { $, fill, h, icon } from "./dom.js";
 import { fieldOf, fieldsOf, hasValues, signs } from "./fields.js";
 import { count } from "./format.js";
@@ -22,17 +22,18 @@ export function filterbar(...extras) {
 }
 
 function chips(state) {
-  const found = state.where.map((text) => chip(text, { where: state.where.filter((one) => one !== text) }));
-  if (state.search) found.push(chip(`“${state.search}”`, { search: "" }));
+  const found = state.where.map((text) => chip(text, { where: state.where.filter((one) => one !== text) }, isInForce(text, state.view)));
+  if (state.search) found.push(chip(`“${state.search}”`, { search: "" }, state.view !== "traces"));
   return found.length ? h("ul", { class: "chips", "aria-label": "Filters in force" }, found) : null;
 }
 
-function chip(text, without) {
+function chip(text, without, is_in_force) {
   const condition = parse(text);
   const shown = condition && !text.startsWith("“")
     ? [h("span", { class: "quiet" }, condition.field, " ", condition.sign), " ", condition.value || "nothing"]
     : text;
-  return h("li", { class: "chip" }, h("span", {}, shown), h("a", { href: but({ ...without, span: "" }), "aria-label": `Remove the filter ${text}` }, icon("close")));
+  const [is_of, is_not] = current().view === "traces" ? ["spans", "traces"] : ["traces", "spans"];
+  return h("li", { class: is_in_force ? "chip" : "chip off", title: is_in_force ? null : `It is of ${is_of}: ${is_not} are not narrowed down by it.` }, h("span", {}, shown), h("a", { href: but({ ...without, span: "" }), "aria-label": `Remove the filter ${text}` }, icon("close")));
 }
 
 function range(state) {
@@ -77,7 +78,8 @@ function add(text) {
 /** A condition as it is typed: with spaces round its sign, and a field in whatever case. */
 function typedCondition(text) {
   const condition = parse(text);
-  const field = condition && fieldOf(condition.field, current().view);
+  // One of the other kind is kept for where it is in force.
+  const field = condition && (fieldOf(condition.field, current().view) ?? fieldOf(condition.field, "spans") ?? fieldOf(condition.field, "traces"));
   return field && { ...condition, field, value: condition.value.trim() };
 }
 
@@ -175,7 +177,7 @@ async function values({ field, sign, value }) {
   const state = current();
   // Values of one field are alternatives.
   const where = state.where.filter((text) => parse(text)?.field !== field);
-  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { ...asked({ ...state, where }, { search: false }), field, prefix: value, limit: 20 });
+  const { results, spans_looked_at: seen } = await get("/api/request-logs/values/", { ...asked({ ...state, where, view: "spans" }, { search: false }), field, prefix: value, limit: 20 });
   return results.map((one, number) => ({
     text: String(one.value), value: `${field}${sign}${one.value}`, is_whole: true,
     told: number ? count(one.number_of_requests) : `${count(one.number_of_requests)} of the newest ${count(seen)}`,

@@ -31,7 +31,7 @@ function blocks(lines, depth = 0) {
       at = last + 1;
     } else if (heading) {
       // Below the headings of the page itself.
-      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, { dir }, inline(withoutEnd(heading[2].trimEnd(), "#"))));
+      made.push(h(`h${Math.min(6, heading[1].length + 3)}`, { dir }, inline(withoutMarks(heading[2].trimEnd()))));
       at += 1;
     } else if (/^ {0,3}([-*_])(?:\s*\1){2,}\s*$/.test(line)) {
       made.push(h("hr"));
@@ -64,10 +64,11 @@ function fenced(line) {
   return [line, found[1], /^[\w+#.-]*/.exec(found[2].trimStart())[0]];
 }
 
-function withoutEnd(text, sign) {
+/** A heading without the marks at its end, which stand by themselves: C# is a word. */
+function withoutMarks(text) {
   let end = text.length;
-  while (text[end - 1] === sign) end -= 1;
-  return text.slice(0, end).trimEnd();
+  while (text[end - 1] === "#") end -= 1;
+  return end && /\S/.test(text[end - 1]) ? text : text.slice(0, end).trimEnd();
 }
 
 const item = (line) => /^( *)([-*+]|\d{1,9}[.)])\s+(.*)$/.exec(line);

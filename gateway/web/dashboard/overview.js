@@ -16,7 +16,7 @@ export function overview(state, told) {
 
   // Who is at the bars sees the newer ones when he leaves them.
   let later = null;
-  const put = (draw) => { if (bars.matches(":hover, :focus-within")) later = draw; else draw(); };
+  const put = (draw) => { if (bars.firstElementChild && bars.matches(":hover, :focus-within")) later = draw; else draw(); };
   const left = () => { const draw = later; later = null; draw?.(); };
   bars.addEventListener("pointerleave", () => { if (!bars.matches(":focus-within")) left(); });
   bars.addEventListener("focusout", () => { if (!bars.matches(":hover")) left(); });

@@ -10,6 +10,11 @@ const KEPT = "playground";
 // A span is there when its answer has ended; one that is not stored in time comes a little later.
 const TRIES = 5;
 const AGAIN_AFTER_MS = 300;
+// So many pixels from its end is at its end.
+const NEAR = 40;
+// Of a long answer the drawing takes long: three quarters of the time are left to the others.
+const PAUSE = 3;
+const PAUSE_AT_LEAST_MS = 16;
 
 /** The view. */
 export function playgroundView() {
@@ -46,17 +51,17 @@ export function playgroundView() {
     h("section", { class: "settings", "aria-label": "Settings" }, field("Model", model), models, field("System", system), field("Temperature", temperature), field("Max tokens", most), h("label", { class: "check", for: "streamed" }, streamed, " Streamed"), Object.keys(extra).length > 0 && also),
     h("section", { class: "chat", "aria-label": "Chat" }, talk, form), beside);
 
-  const draw = (more) => {
-    fill(past, conversation(messages));
-    fill(now, more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
-    talk.scrollTop = talk.scrollHeight;
-  };
-  // All of what comes is shown, and followed by who is at its end.
-  const grow = (answer) => {
+  // All that is said is shown, and followed by who is at its end.
+  const following = (change) => {
     const { scrollTop: top, scrollHeight: all, clientHeight: seen } = talk;
-    fill(now, conversation([answer], { is_whole: true }));
-    talk.scrollTop = all - seen - top < 40 ? talk.scrollHeight : top;
+    change();
+    talk.scrollTop = all - seen - top < NEAR ? talk.scrollHeight : top;
   };
+  const draw = (more) => following(() => {
+    fill(past, conversation(messages, { is_whole: true }));
+    fill(now, more, !messages.length && !more && h("p", { class: "empty" }, "What you send goes through this gateway like any other call: with your key, its limits, and a span each."));
+  });
+  const grow = (answer) => following(() => fill(now, conversation([answer], { is_whole: true })));
   // With what is in the box and not yet sent.
   const keep = () => {
     const made = body();
@@ -106,6 +111,7 @@ export function playgroundView() {
     let wrong = null;
     try {
       draw(h("p", { class: "quiet pad" }, "Waiting …"));
+      talk.scrollTop = talk.scrollHeight;
       const response = await fetch("/v1/chat/completions", { method: "POST", body: JSON.stringify(body()), headers: { "Content-Type": "application/json" }, signal: running.signal });
       if (response.status === 401 && !response.headers.has("X-Respan-Log-Id")) return await signIn();
       id = response.headers.get("X-Respan-Log-Id");
@@ -142,7 +148,14 @@ export function playgroundView() {
 async function stream(response, answer, drawn) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  let frame = null;
+  let timer = null;
+  let pause = PAUSE_AT_LEAST_MS;
+  const draw = () => {
+    const began = performance.now();
+    timer = null;
+    drawn();
+    pause = Math.max(PAUSE_AT_LEAST_MS, PAUSE * (performance.now() - began));
+  };
   try {
     for (;;) {
       const { value, done } = await reader.read();
@@ -150,11 +163,11 @@ async function stream(response, answer, drawn) {
       const lines = (rest + value).split(/\r?\n/);
       rest = lines.pop();
       for (const line of lines) if (line.startsWith("data:")) take(line.slice(5).trim(), answer);
-      frame ??= requestAnimationFrame(() => { frame = null; drawn(); });
+      timer ??= setTimeout(draw, pause);
     }
   } finally {
     // What is drawn from here on is drawn by who called.
-    cancelAnimationFrame(frame);
+    clearTimeout(timer);
   }
 }
 

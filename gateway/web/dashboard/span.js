@@ -15,8 +15,9 @@ const NOTE_AFTER_MS = 800;
 const NOTE_AGAIN_MS = 5000;
 // What runs without a model.
 const WORK = new Set(["tool", "function", "workflow", "task", "agent", "handoff", "guardrail", "custom"]);
-// What changes while a call runs, when its tokens are counted, and by others who look at it.
-const MEASURED = ["status", "latency", "total_request_tokens", "cost", "note", "positive_feedback"];
+// What changes while a call runs and when its tokens are counted; and by others who look at it.
+const MEASURED = ["status", "latency", "total_request_tokens", "cost"];
+const SAID = ["note", "positive_feedback"];
 
 /** The panel of a span; it loads by itself, and when it hears (`changed`) of a change. `turn(by)`: to the one above or
  * below, where there is such. */
@@ -34,23 +35,27 @@ export function spanPanel(id, { onclose, turn } = {}) {
       const span = (shown = await getExactly(`/api/request-logs/${part(id)}/`));
       fill(title, dot(span), " ", span.span_name || span.model);
       title.title = span.span_name || span.model;
-      document.title = `${span.span_name || span.model} · Span`;
+      entitle(`${span.span_name || span.model} · Span`);
       fill(body, sections(span));
     } catch (error) {
-      fill(body, error.status === 404 ? GONE() : h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), button("Try again", load)));
+      if (error.status === 404) gone();
+      else fill(body, h("p", { class: "pad" }, h("span", { class: "bad" }, error.message, " "), button("Try again", load)));
     }
   };
   const changed = (span) => {
-    if (span.is_deleted) return fill(body, GONE());
-    const is_edited = body.contains(document.activeElement) && document.activeElement.tagName === "TEXTAREA";
-    if (shown && !is_edited && MEASURED.some((name) => (shown[name] ?? null) !== (span[name] ?? null))) load();
+    if (span.is_deleted) return gone();
+    if (!shown) return undefined;
+    const differs = (name) => (shown[name] ?? null) !== (span[name] ?? null);
+    const is_edited = $(".unkept:not(:empty)", body) || (body.contains(document.activeElement) && document.activeElement.tagName === "TEXTAREA");
+    if (MEASURED.some(differs) && !is_edited) return load();
+    if (SAID.some(differs)) $(".feedback", body)?.dispatchEvent(new CustomEvent("said", { detail: span }));
     return undefined;
   };
+  const entitle = (text) => { if (current().span === id) document.title = text; };
+  const gone = () => { entitle("Span"); fill(body, h("p", { class: "bad pad" }, "There is no such span (any more).")); };
   load();
   return { elements: [head, body], changed };
 }
-
-const GONE = () => h("p", { class: "bad pad" }, "There is no such span (any more).");
 
 /** What is told of a span, from the most asked for to the least. */
 export function sections(span) {
@@ -123,22 +128,22 @@ function messagesOf(value, role) {
 
 function feedback(span) {
   const path = `/api/request-logs/${part(span.id)}/`;
-  const thumbs = (is_good, picture, label) => button(label, async (event) => {
-    const was = event.currentTarget.getAttribute("aria-pressed") === "true";
-    const place = event.currentTarget.parentElement;
-    await said_of({ positive_feedback: was ? null : is_good }, was ? "Taken back" : "Thank you");
-    for (const one of place.querySelectorAll("[aria-pressed]")) one.setAttribute("aria-pressed", String(!was && one.dataset.good === String(is_good)));
-  }, { picture, class: "toggle thumb", "aria-pressed": String(span.positive_feedback === is_good), "data-good": String(is_good) });
-  const said_of = async (change, told) => {
+  const thumb = (is_good, picture, label) => button(label, async () => {
+    const before = span.positive_feedback;
+    // What is heard of it meanwhile is no news.
+    span.positive_feedback = before === is_good ? null : is_good;
     try {
-      await patch(path, change);
-      Object.assign(span, change);
-      tell(told);
+      await patch(path, { positive_feedback: span.positive_feedback });
+      tell(span.positive_feedback === null ? "Taken back" : "Thank you");
     } catch (error) {
+      span.positive_feedback = before;
       tell(error.message);
-      throw error;
     }
-  };
+    press();
+  }, { picture, class: "toggle thumb", "data-good": String(is_good) });
+  const thumbs = [thumb(true, "up", "Good"), thumb(false, "down", "Bad")];
+  const press = () => { for (const one of thumbs) one.setAttribute("aria-pressed", String(one.dataset.good === String(span.positive_feedback))); };
+  press();
   const note = h("textarea", { id: "note", rows: 1, dir: "auto", placeholder: "A note on this span", value: span.note ?? "", on: {
     focus: () => { told = false; },
     // Also what is typed when the field goes away, as it does with Back.
@@ -146,7 +151,7 @@ function feedback(span) {
     blur: () => keep(),
     keydown: (event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) note.blur(); },
   } });
-  const unkept = h("p", { class: "bad", role: "status" });
+  const unkept = h("p", { class: "bad unkept", role: "status" });
   let kept = note.value;
   let saving = false;
   let told = false;
@@ -159,8 +164,8 @@ function feedback(span) {
     try {
       while (kept !== note.value) {
         const text = note.value;
-        await patch(path, { note: text || null });
         span.note = text || null;
+        await patch(path, { note: span.note });
         kept = text;
         fill(unkept);
         if (!told) tell("Note kept");
@@ -176,8 +181,13 @@ function feedback(span) {
   const atLast = () => {
     if (kept !== note.value) fetch(path, { method: "PATCH", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ note: note.value || null }) });
   };
-  return h("section", { class: "feedback" }, h("h2", {}, "Feedback"), h("div", { class: "line" },
-    thumbs(true, "up", "Good"), thumbs(false, "down", "Bad"), h("label", { class: "unseen", for: "note" }, "Note"), note), unkept);
+  const hear = ({ detail }) => {
+    Object.assign(span, { note: detail.note ?? null, positive_feedback: detail.positive_feedback ?? null });
+    press();
+    if (kept === note.value && document.activeElement !== note) kept = note.value = detail.note ?? "";
+  };
+  return h("section", { class: "feedback", on: { said: hear } }, h("h2", {}, "Feedback"), h("div", { class: "line" },
+    thumbs, h("label", { class: "unseen", for: "note" }, "Note"), note), unkept);
 }
 
 /** Which tokens there were, at which prices, and what that comes to. */

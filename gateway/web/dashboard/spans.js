@@ -90,7 +90,7 @@ export function spansView(state) {
     const shown = rows.size;
     const of_all = total === null ? "" : ` of ${count(Math.max(total, shown))}`;
     if (loading) fill(footer, "Loading …");
-    else if (wrong) fill(footer, h("span", { class: "bad" }, wrong.message, " "), wrong.status !== 400 && button("Try again", () => (shown ? more() : again())));
+    else if (wrong) fill(footer, h("span", { class: "bad" }, wrong.message, " "), wrong.status !== 400 && button("Try again", () => (next || is_cut ? more() : again())));
     else if (!shown) fill(footer, nothing(state));
     else if (next || is_cut) fill(footer, `${count(shown)}${of_all} shown; the others come as you scroll`);
     else if (total > shown) fill(footer, `${count(shown)}${of_all} shown. `, button("Load again", () => again()));
@@ -217,7 +217,11 @@ export function spansView(state) {
     if (paused || document.hidden) return;
     const start = Date.parse(params().start_time);
     for (const [id, { row, span }] of rows) {
-      if (!span.is_open && Date.parse(span.timestamp) < start) { row.remove(); rows.delete(id); }
+      if (!span.is_open && Date.parse(span.timestamp) < start) {
+        row.remove();
+        rows.delete(id);
+        if (total > rows.size) total -= 1;
+      }
     }
     foot();
     sumsSoon();

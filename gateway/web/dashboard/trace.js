@@ -2,7 +2,7 @@
 
 import { get, part } from "./api.js";
 import { ticks } from "./chart.js";
-import { $, button, copy, fill, h } from "./dom.js";
+import { $, button, copy, fill, h, tell } from "./dom.js";
 import { brief, count, moment, seconds, short, usd } from "./format.js";
 import { current, go, view } from "./route.js";
 import { dot } from "./row.js";
@@ -29,12 +29,14 @@ export function traceView(state) {
   const load = async () => {
     try {
       const trace = await get(`/api/traces/${part(state.trace)}/`, { include_content: "false" }, { signal: leaving.signal });
-      drawn?.leave();
-      drawn = waterfall(trace, scroller, load);
+      const before = drawn?.leave();
+      drawn = waterfall(trace, scroller, load, before);
       name = trace.name || trace.trace_unique_id;
       if (!current().span) document.title = title();
     } catch (error) {
       if (error.name === "AbortError") return;
+      // What is shown stays.
+      if (drawn && error.status !== 404) return tell(error.message);
       fill(scroller, h("p", { class: "pad" }, h("span", { class: "bad" }, error.status === 404 ? "There is no such trace (any more)." : error.message, " "), error.status !== 404 && button("Try again", load)));
     }
   };
@@ -53,14 +55,16 @@ export function traceView(state) {
   };
 }
 
-function waterfall(trace, scroller, reload) {
+/** `before`: how the one before it was left. */
+function waterfall(trace, scroller, reload, before) {
   const all = markCritical(rows(trace.span_tree));
   const [first, last] = extent(all);
-  const folded = new Set();
+  const idOf = (row) => row.span.unique_id;
+  const folded = new Set(before ? all.filter((row) => before.folded.has(idOf(row))) : []);
   let shown = visible(all, folded);
-  let from = first;
-  let to = last;
-  let selected = 0;
+  let from = before?.range?.[0] ?? first;
+  let to = before?.range?.[1] ?? last;
+  let selected = Math.max(0, shown.findIndex((row) => idOf(row) === before?.selected));
   let is_critical = localStorage.getItem("critical") !== "no";
 
   const body = h("div", { class: "fall-rows", role: "rowgroup" });
@@ -216,11 +220,20 @@ function waterfall(trace, scroller, reload) {
   scroller.addEventListener("scroll", soon, { passive: true });
   const watched = new ResizeObserver(() => { marks(); soon(); });
   watched.observe(scroller);
-  marks();
-  draw();
+  set(from, to);
+  scroller.scrollTop = before?.top ?? 0;
+  if (before?.was_reloading) $('[title^="Refresh"]', scroller).focus({ preventScroll: true });
   return {
     draw,
-    leave: () => { watched.disconnect(); scroller.removeEventListener("scroll", soon); },
+    leave: () => {
+      watched.disconnect();
+      scroller.removeEventListener("scroll", soon);
+      scroller.removeEventListener("wheel", wheel);
+      return {
+        folded: new Set([...folded].map(idOf)), range: from > first || to < last ? [from, to] : null, selected: idOf(shown[selected]), top: scroller.scrollTop,
+        was_reloading: scroller.contains(document.activeElement) && document.activeElement.title.startsWith("Refresh"),
+      };
+    },
     next: () => select(selected + 1), previous: () => select(selected - 1), open: () => go({ span: shown[selected].span.unique_id }),
     fold: () => { const row = shown[selected]; if (row.children.length && !folded.has(row)) fold(row, true); else if (row.parent) select(shown.indexOf(row.parent)); },
     unfold: () => fold(shown[selected], false), closer: () => zoom(0.5), wider: () => zoom(2), whole: () => set(first, last),

@@ -1,9 +1,8 @@
 // The list of traces.
 
 import { get } from "./api.js";
-import { asked, parse } from "./conditions.js";
-import { $, button, fill, h } from "./dom.js";
-import { fieldOf } from "./fields.js";
+import { asked } from "./conditions.js";
+import { $, button, fill, h, tell } from "./dom.js";
 import { filterbar } from "./filterbar.js";
 import { brief, clock, count, moment, seconds, short, usd } from "./format.js";
 import { picking } from "./picking.js";
@@ -28,7 +27,6 @@ const COLUMNS = [
 ];
 
 const to = (trace) => address({ ...current(), view: "traces", trace: trace.trace_unique_id, span: "" });
-const isOfTraces = (text) => fieldOf(parse(text)?.field ?? "", "traces");
 const cut = (text) => (text ? text.slice(0, 200).replace(/\s+/g, " ") : h("span", { class: "quiet" }, "–"));
 
 /** The view. */
@@ -38,41 +36,40 @@ export function tracesView(state) {
   const footer = h("p", { class: "list-foot", role: "status" }, "Loading …");
   const head = h("div", { role: "row", class: "row head" }, COLUMNS.map(([title, kind]) => h("div", { role: "columnheader", class: `cell ${kind}` }, title)));
   const scroller = h("div", { class: "scroller", tabindex: -1 }, h("h1", { class: "unseen" }, "Traces"), filterbar(button("Refresh", () => again(), { picture: "again", title: "Refresh (r)" })), h("div", { class: "table traces", role: "table", "aria-label": "Traces" }, h("div", { role: "rowgroup", class: "heads" }, head), body), footer);
-  // What is asked of a span alone, or is searched for in what was said.
-  const [where, others] = [state.where.filter((text) => isOfTraces(text)), [...state.where.filter((text) => !isOfTraces(text)), state.search].filter(Boolean)];
-  const passed_over = others.length > 0 && h("p", {}, `${others.map((text) => `“${text}”`).join(", ")}: of spans; traces are not narrowed down by it.`);
   let page = 1;
   let loading = false;
 
-  const load = async () => {
-    if (loading || !page) return;
+  const load = async (is_anew = false) => {
+    if (loading || (!page && !is_anew)) return;
     loading = true;
+    const wanted = is_anew ? 1 : page;
     try {
-      const found = await get("/api/traces/list/", { ...asked({ ...state, where, search: "" }), page, page_size: PAGE }, { signal: leaving.signal });
-      body.append(...found.results.map((trace) => h(
-        "div", { role: "row", tabindex: -1, class: `row${trace.error_count ? " failed" : ""}`, data: { id: trace.trace_unique_id }, on: { click: (event) => { if (!event.target.closest("a")) go(to(trace)); } } },
-        COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(trace))))));
-      page = found.next ? page + 1 : 0;
+      const found = await get("/api/traces/list/", { ...asked(state), page: wanted, page_size: PAGE }, { signal: leaving.signal });
+      if (is_anew) body.replaceChildren();
+      body.append(...found.results.map(row));
+      page = found.next ? wanted + 1 : 0;
       const number = body.childElementCount;
-      fill(footer, passed_over, !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
+      fill(footer, !number ? h("span", { class: "empty" }, "No trace fits. Spans that share a ", h("code", {}, "trace_unique_id"), " make one.") : page ? `${count(number)} shown; the others come as you scroll` : `${count(number)} ${number === 1 ? "trace" : "traces"}, all there are`);
     } catch (error) {
       if (error.name === "AbortError") return;
-      const failed = page;
-      page = 0;
-      fill(footer, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", () => { page = failed; load(); }));
+      // What is shown stays.
+      if (is_anew && body.firstElementChild) tell(error.message);
+      else {
+        page = 0;
+        fill(footer, h("span", { class: "bad" }, error.message, " "), error.status !== 400 && button("Try again", () => { page = wanted; load(); }));
+      }
+    } finally {
+      loading = false;
     }
-    loading = false;
     watched.look();
   };
-  const again = () => {
-    if (loading) return;
-    body.replaceChildren();
-    page = 1;
-    load();
-  };
+  const row = (trace) => h(
+    "div", { role: "row", tabindex: -1, class: `row${trace.error_count ? " failed" : ""}`, data: { id: trace.trace_unique_id }, on: { click: (event) => { if (!event.target.closest("a")) go(to(trace)); } } },
+    COLUMNS.map(([, kind, shown]) => h("div", { role: "cell", class: `cell ${kind}` }, shown(trace))));
+  const again = () => load(true);
 
   const { picked, step } = picking(body);
-  const watched = whenNear(scroller, footer, load);
+  const watched = whenNear(scroller, footer, () => load());
   load();
   return {
     element: scroller,
