@@ -18,6 +18,7 @@ FILES = Path(__file__).parents[2] / "gateway" / "web" / "dashboard"
 VIEWS = (
     "/",
     "/?view=traces",
+    "/?view=traces&where=unique_id%3Dx",
     "/?view=traces&trace=t",
     "/?view=charts",
     "/?view=charts&group_by=model",
