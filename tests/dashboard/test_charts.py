@@ -200,7 +200,7 @@ def test_a_clock_that_is_wrong_draws_no_axis_of_years(browsing: Browsing, gatewa
     gateway.post({"model": "a", "timestamp": "1970-01-01T00:00:01Z"}, {"model": "b", "timestamp": soon})
     gateway.post(*({"model": "c"} for _ in range(3)))
     page = browsing.open("/?view=charts")
-    expect(page.locator(".charts")).to_contain_text("2 spans with times to come or of before 2020 are not drawn.")
+    expect(page.locator(".charts")).to_contain_text("2 spans dated in the future or before 2020 are not drawn.")
     expect(card(page, "Calls").locator("header b")).to_have_text("3")
     assert "19" not in "".join(card(page, "Calls").locator("text.date").all_text_contents()).replace("19:", "")
     # Of what is not there nothing is said.
@@ -259,13 +259,13 @@ def test_what_is_not_drawn_is_counted_to_the_last(browsing: Browsing, gateway: G
     gateway.post(*({"model": "m", "timestamp": (soon - timedelta(days=day)).isoformat()} for day in range(200)))
     page = browsing.open("/?view=charts")
     expect(card(page, "Calls").locator("header b")).to_have_text("199")
-    expect(page.locator(".charts")).to_contain_text("1 span with times to come is not drawn.")
+    expect(page.locator(".charts")).to_contain_text("1 span dated in the future is not drawn.")
     gateway.post(
         {"model": "o", "timestamp": "2019-12-31T23:00:00Z"}, {"model": "o", "timestamp": "2020-01-02T05:00:00Z"}
     )
     page.goto(f"{gateway.url}/?view=charts&where=model%3Do")
     expect(card(page, "Calls").locator("header b")).to_have_text("1")
-    expect(page.locator(".charts")).to_contain_text("1 span with times to come or of before 2020 is not drawn.")
+    expect(page.locator(".charts")).to_contain_text("1 span dated in the future or before 2020 is not drawn.")
 
 
 def test_one_old_clock_makes_no_coarse_axis_of_others(browsing: Browsing, gateway: Gateway) -> None:

@@ -135,7 +135,7 @@ def test_one_span_with_a_wrong_clock_does_not_draw_an_axis_of_years(browsing: Br
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".overview .tip")).not_to_contain_text("2041")
     page.goto(f"{gateway.url}/?view=charts")
-    expect(page.locator(".charts")).to_contain_text("Spans with times to come are not drawn.")
+    expect(page.locator(".charts")).to_contain_text("1 span dated in the future is not drawn.")
 
 
 def test_a_gateway_that_is_away_is_told_of_and_comes_back(browsing: Browsing, gateway: Gateway) -> None:

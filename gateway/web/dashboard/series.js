@@ -29,8 +29,8 @@ export async function seriesOf(state, more = {}, options = {}) {
     cut = await series({ ...bounds, start_time: new Date(Math.max(EARLIEST, Date.parse(cut.results[0].time))).toISOString() });
   }
   const missing = number(found) - number(cut);
-  const told = [bounds.end_time && "with times to come", bounds.start_time && "of before 2020"].filter(Boolean).join(" or ");
-  return { ...cut, leaves_out: missing ? `${missing} ${missing === 1 ? "span" : "spans"} ${told} ${missing === 1 ? "is" : "are"} not drawn.` : undefined };
+  const told = [bounds.end_time && "in the future", bounds.start_time && "before 2020"].filter(Boolean).join(" or ");
+  return { ...cut, leaves_out: missing ? `${missing} ${missing === 1 ? "span" : "spans"} dated ${told} ${missing === 1 ? "is" : "are"} not drawn.` : undefined };
 }
 
 const number = (found) => found.results.reduce((sum, point) => sum + point.number_of_requests, 0);
