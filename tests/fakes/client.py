@@ -46,6 +46,9 @@ class RawClient:
         await self.send(body)
 
     async def send(self, data: bytes) -> None:
+        if self.writer.transport.is_closing():
+            # uvloop says so with a RuntimeError.
+            raise ConnectionResetError("The gateway has closed the connection.")
         self.writer.write(data)
         await soon(self.writer.drain())
 
