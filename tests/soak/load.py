@@ -168,7 +168,8 @@ class Load:
                 await client.read_answer()
                 worker = _peer(client, workers())
                 await use(client, worker)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, FileNotFoundError, ProcessLookupError):
+            # A process that was killed meanwhile has no workers either.
             self.broken.append(worker)
 
     async def _one(self, client: RawClient, worker: int | None) -> None:
