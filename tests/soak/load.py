@@ -166,10 +166,13 @@ class Load:
             async with raw_client(url, KEY) as client:
                 await client.send_head("GET", "/health")
                 await client.read_answer()
-                worker = _peer(client, workers())
+                try:
+                    worker = _peer(client, workers())
+                except FileNotFoundError:
+                    # It was killed meanwhile, and has no workers either.
+                    raise ConnectionResetError from None
                 await use(client, worker)
-        except (ConnectionError, asyncio.IncompleteReadError, FileNotFoundError, ProcessLookupError):
-            # A process that was killed meanwhile has no workers either.
+        except (ConnectionError, asyncio.IncompleteReadError):
             self.broken.append(worker)
 
     async def _one(self, client: RawClient, worker: int | None) -> None:
