@@ -423,7 +423,7 @@ class Proxy:
     async def _settle_complete(self, call: Call, meter: Meter, at: float) -> None:
         """The upstream's answer is complete: whatever the client does from here on, this is how the call ended.
 
-        Waits for its span's commit, but never longer than `commit_wait_s`.
+        Waits for its span's commit, but never longer than `commit_wait_s` from when the store has it.
         """
         call.ended_at = at
         call.settled = True

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from gateway.bench import contenders, report
 from gateway.bench.contenders import BenchError, Cores
 from gateway.bench.harness import Harness, upstream_and_load
-from gateway.bench.measures import MEASURES, PACE, PACES, QUICK
+from gateway.bench.measures import MEASURES, ROUNDS, ROUNDS_ELSE, ROUNDS_QUICK
 from gateway.bench.peers import peers, why_not
 from gateway.bench.plot import plot
 from gateway.bench.results import Results, machine
@@ -23,7 +23,7 @@ from gateway.web.server import raise_file_limit
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. `seconds`: how long a round goes on. Without them each measure has its own pace."""
+    """What the command line says. `seconds`: how long a round goes on. Without them each measure has its own."""
 
     only: Sequence[str]
     rounds: int | None
@@ -72,7 +72,7 @@ def _measure(options: Options, folder: Path, cores: Cores, results: Results, pro
         )
         for measure in options.only or MEASURES:
             progress.console.print(measure)
-            rounds, seconds = QUICK if options.quick else PACES.get(measure, PACE)
+            rounds, seconds = ROUNDS_QUICK if options.quick else ROUNDS.get(measure, ROUNDS_ELSE)
             harness.rounds, harness.seconds = options.rounds or rounds, options.seconds or seconds
             MEASURES[measure](harness)
             _write(options, results)

@@ -113,6 +113,8 @@ def others(harness: Harness) -> None:
         for connections in (1, 64):
             _calls(harness, "others", running, connections)
         _added_latency(harness, "others", running)
+        _full_speed(harness, "others", "64 streams at full speed", [harness.direct, *running])
+        _at_a_pace(harness, "others", running, 40)
 
 
 def streams(harness: Harness) -> None:
@@ -330,15 +332,15 @@ def _fill(harness: Harness, contender: Contender, number: int) -> None:
 
 
 # How many rounds, of so many seconds. What is told first, and what wanders most from minute to minute, has the most.
-PACES: dict[str, tuple[int, float]] = {
+ROUNDS: dict[str, tuple[int, float]] = {
     "calls": (15, 1.0),
     "latency": (15, 1.0),
     "others": (5, 1.0),
     "stored": (7, 1.5),
     "reads": (3, 3.0),
 }
-PACE = (3, 2.0)
-QUICK = (1, 0.5)
+ROUNDS_ELSE = (3, 2.0)
+ROUNDS_QUICK = (1, 0.5)
 
 MEASURES: dict[str, Callable[[Harness], None]] = {
     "calls": calls,

@@ -108,14 +108,14 @@ def _cell(results: Results, row: Row, figure: str) -> str:
     return number(medians[figure]) + ("" if ratio is None else f" ({ratio:.2f} ×)")
 
 
-def _pace(row: Row) -> str:
+def _rounds(row: Row) -> str:
     rounds = "1 round" if len(row.rounds) == 1 else f"{len(row.rounds)} rounds"
     return f"{rounds}." if row.seconds is None else f"{rounds} of {row.seconds:g} s."
 
 
 def _note(results: Results, rows: list[Row]) -> str:
     """What the signs in the cells mean."""
-    notes = [_pace(rows[0])]
+    notes = [_rounds(rows[0])]
     if any(name.startswith(ADDED) for row in rows for name in row.medians):
         notes.append(f"+: added to what {DIRECT} has.")
     others = {other.contender for row in rows if (other := results.yardstick_of(row)) is not None}

@@ -90,6 +90,12 @@ def test_conditions_as_filters(page: Page) -> None:
     }
 
 
+def test_a_range_that_there_is_not_is_none(page: Page) -> None:
+    for name in ("toString", "1w", ""):
+        assert call(page, "conditions", "m.asked({ where: [], range: x })", name) == {}
+    assert list(call(page, "conditions", "m.asked({ where: [], range: x })", "15m")) == ["start_time"]
+
+
 def test_addresses_say_all_of_a_state(page: Page) -> None:
     state = {
         "view": "charts",

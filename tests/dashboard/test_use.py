@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from gateway.core.filters import FIELDS
+from gateway.core.filters import FIELDS, TRACE_FIELDS
 from tests.dashboard.conftest import PHONE, WIDE, Browsing, Gateway
 from tests.dashboard.test_span import TALK
 from tests.dashboard.test_trace import TRACE
@@ -155,6 +155,8 @@ def test_what_can_be_filtered_by_is_what_the_api_takes(browsing: Browsing) -> No
     page = browsing.open()
     listed = page.evaluate("import('/dashboard/fields.js').then((module) => module.FIELDS)")
     assert sorted(listed) == sorted(set(FIELDS) - {"metadata", "properties", "search"})
+    listed = page.evaluate("import('/dashboard/fields.js').then((module) => module.TRACE_FIELDS)")
+    assert sorted(listed) == sorted(set(TRACE_FIELDS.names()) - {"metadata__<key>"})
 
 
 def test_the_list_asks_for_nothing_that_it_does_not_need(browsing: Browsing, gateway: Gateway) -> None:

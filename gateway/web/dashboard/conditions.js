@@ -41,9 +41,12 @@ export const RANGES = {
   "30d": [2592000, "30 days"], "90d": [7776000, "90 days"], "1y": [31536000, "year"],
 };
 
+/** Whether a state has a range that goes back from now. */
+export const isMoving = (state) => Object.hasOwn(RANGES, state.range);
+
 /** The range of a state, as query parameters. */
 function bounds(state, now = Date.now()) {
-  if (state.range in RANGES) return { start_time: new Date(now - RANGES[state.range][0] * 1000).toISOString() };
+  if (isMoving(state)) return { start_time: new Date(now - RANGES[state.range][0] * 1000).toISOString() };
   const given = {};
   if (state.start_time) given.start_time = state.start_time;
   if (state.end_time) given.end_time = state.end_time;
@@ -57,8 +60,7 @@ export const isInForce = (text, view) => fits(parse(text)?.field ?? "", view);
 export function asked(state, { search = true } = {}) {
   const params = { ...bounds(state) };
   const found = filters(state.where.filter((text) => isInForce(text, state.view)));
-  if (state.view === "traces") search = null;
-  if (state.search && search === false) found.search = [{ operator: "full_text_search", value: [state.search] }];
+  if (state.search && !search) found.search = [{ operator: "full_text_search", value: [state.search] }];
   if (Object.keys(found).length) params.filters = JSON.stringify(found);
   if (state.search && search) params.search = state.search;
   return params;

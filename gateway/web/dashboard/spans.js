@@ -1,7 +1,7 @@
 // The list of spans, newest first, as they come.
 
 import { get } from "./api.js";
-import { RANGES, asked } from "./conditions.js";
+import { RANGES, asked, isMoving } from "./conditions.js";
 import { $, button, fill, h } from "./dom.js";
 import { exporting, filterbar } from "./filterbar.js";
 import { count } from "./format.js";
@@ -229,7 +229,7 @@ export function spansView(state) {
   const ticking = setInterval(() => {
     for (const row of body.querySelectorAll(".row.open")) fill($(".latency", row), elapsed(rows.get(row.dataset.id).span));
   }, 1000);
-  const moving = can_live && state.range in RANGES && setInterval(moveOn, Math.max(MOVES_EVERY_MS, RANGES[state.range][0] * 10));
+  const moving = can_live && isMoving(state) && setInterval(moveOn, Math.max(MOVES_EVERY_MS, RANGES[state.range][0] * 10));
 
   const begin = () => follow(() => ({ ...params(), start_time: undefined, include_fields: SHOWN }), {
     state: (is_on) => { is_lost = !is_on; told(); },

@@ -44,7 +44,7 @@ export function tracesView(state) {
     loading = true;
     const wanted = is_anew ? 1 : page;
     try {
-      const found = await get("/api/traces/list/", { ...asked(state), page: wanted, page_size: PAGE }, { signal: leaving.signal });
+      const found = await get("/api/traces/list/", { ...asked({ ...state, search: "" }), page: wanted, page_size: PAGE }, { signal: leaving.signal });
       if (is_anew) body.replaceChildren();
       body.append(...found.results.map(row));
       page = found.next ? wanted + 1 : 0;
